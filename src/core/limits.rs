@@ -1,0 +1,149 @@
+//! Every limit, on one screen, each with its reason. `noclaw serve` has a flag for the first block;
+//! the second block bounds hostile input and is not for turning.
+
+use std::time::Duration;
+
+/// Bytes in a kibibyte.
+pub const KIB: usize = 1024;
+/// Bytes in a mebibyte.
+pub const MIB: usize = 1024 * KIB;
+
+/// What the owner may turn: defaults below, flags in `commands/serve.rs`.
+#[derive(Debug, Clone)]
+pub struct Limits {
+    /// A message's run: long enough for real work, short enough that a stuck one is noticed.
+    pub run_timeout: Duration,
+    /// Silence of the agent: it streams, so three minutes without a byte means it hangs.
+    pub silence: Duration,
+    /// A request's wait for its reply: below the usual 60 s of proxies.
+    pub wait: Duration,
+    /// Cells at a time: min(cores, (memory − 1 GiB) / 2 GiB, 4), at least 1.
+    pub cells: usize,
+    /// Cells at a time for one user, so that one user cannot fill the house.
+    pub cells_per_user: usize,
+    /// Memory of a cell in bytes, swap included; the agent's normal use is 200–400 MB.
+    pub cell_memory: u64,
+    /// Processes and threads of a cell: the agent itself has about 30.
+    pub cell_pids: u64,
+    /// CPUs of a cell, in thousandths.
+    pub cell_cpu_millis: u64,
+    /// Waiting messages of a user; more is a loop or a flood.
+    pub queue_per_user: usize,
+    /// Waiting messages in all: what a small machine answers within an hour.
+    pub queue: usize,
+    /// Messages a minute and at once, for a user.
+    pub rate: Rate,
+    /// Requests a minute and at once, for a token.
+    pub token_rate: Rate,
+    /// Millionths of a US dollar a run may spend.
+    pub budget_per_run: u64,
+    /// The same for a user and day (UTC).
+    pub budget_per_user_day: u64,
+    /// The same for everybody and day (UTC).
+    pub budget_per_day: u64,
+}
+
+/// A token bucket's size: `per_minute` flow back each minute, `burst` may be spent at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rate {
+    /// How many a minute.
+    pub per_minute: u32,
+    /// How many at once.
+    pub burst: u32,
+}
+
+impl Limits {
+    /// The defaults for a machine of `cores` and `memory` bytes.
+    pub fn for_machine(cores: usize, memory: u64) -> Self {
+        const GIB: u64 = 1024 * MIB as u64;
+        let by_memory = usize::try_from(memory.saturating_sub(GIB) / (2 * GIB)).unwrap_or(usize::MAX);
+        Self {
+            run_timeout: Duration::from_secs(600),
+            silence: Duration::from_secs(180),
+            wait: Duration::from_secs(50),
+            cells: cores.min(by_memory).clamp(1, 4),
+            cells_per_user: 2,
+            cell_memory: if memory < 4 * GIB { 3 * GIB / 2 } else { 2 * GIB },
+            cell_pids: 256,
+            cell_cpu_millis: 2000,
+            queue_per_user: 20,
+            queue: 200,
+            rate: Rate { per_minute: 30, burst: 10 },
+            token_rate: Rate { per_minute: 60, burst: 60 },
+            budget_per_run: 500_000,
+            budget_per_user_day: 3_000_000,
+            budget_per_day: 10_000_000,
+        }
+    }
+}
+
+/// A message's text: several pages of pasted log, not an upload.
+pub const MESSAGE_BYTES: usize = 256 * KIB;
+/// A message's context, as JSON.
+pub const CONTEXT_BYTES: usize = 64 * KIB;
+/// A request's body: message, context and their JSON escapes.
+pub const BODY_BYTES: usize = MIB;
+/// A request's head; hyper refuses longer ones.
+pub const HEADER_BYTES: usize = 16 * KIB;
+/// Time in which a client must have sent its request's head or its body.
+pub const REQUEST_TIME: Duration = Duration::from_secs(20);
+/// Connections at a time; each costs about 20 KiB.
+pub const CONNECTIONS: usize = 256;
+/// The longest `?wait=` that a client may ask for.
+pub const WAIT_MOST: Duration = Duration::from_secs(600);
+/// Messages that one run may answer together.
+pub const MESSAGES_PER_RUN: usize = 20;
+/// How often a run is begun before it is given up.
+pub const ATTEMPTS: u32 = 3;
+/// Instructions (the owner's for all, the owner's for a user, the agent's notes), each.
+pub const INSTRUCTIONS_BYTES: usize = 64 * KIB;
+/// A reply that is kept; longer ones end in a note that says so.
+pub const REPLY_BYTES: usize = MIB;
+
+/// Create, init, attach and start of a container; Podman normally takes 40 ms.
+pub const CELL_START: Duration = Duration::from_secs(60);
+/// From the start of the cell to its preflight; normally 10 ms.
+pub const PREFLIGHT_TIME: Duration = Duration::from_secs(20);
+/// From go to the agent's answer to `initialize`; normally 200 ms.
+pub const AGENT_START: Duration = Duration::from_secs(60);
+/// From the agent's result to its exit. It flushes its transcript meanwhile.
+pub const AGENT_EXIT: Duration = Duration::from_secs(10);
+/// One attempt to delete a container and to see it absent.
+pub const CELL_END: Duration = Duration::from_secs(10);
+/// Requests from a cell at the same time: the agent opens one or two.
+pub const DOOR_STREAMS: u32 = 16;
+/// `/hello`, `/preflight`, `/exit`: a preflight has about 32 mounts, 10 KiB.
+pub const DOOR_BODY_BYTES: usize = 256 * KIB;
+/// One line of the agent's stream: an image in a tool's result may be 5 MiB of base64.
+pub const AGENT_LINE_BYTES: usize = 16 * MIB;
+/// All the agent's stream of one run.
+pub const AGENT_BYTES: usize = 512 * MIB;
+/// Lines of the agent that are no JSON: some are survived, a flood is not.
+pub const AGENT_BROKEN_LINES: u32 = 100;
+/// What a run keeps of the cell's standard error: its last bytes.
+pub const STDERR_BYTES: usize = 8 * KIB;
+/// A model request's body: a long conversation with images.
+pub const MODEL_BODY_BYTES: usize = 32 * MIB;
+/// Model requests of one run at the same time.
+pub const MODEL_CONCURRENT: usize = 8;
+/// Model requests of one run.
+pub const MODEL_REQUESTS: u32 = 1000;
+/// Time in which the model must begin to answer.
+pub const MODEL_FIRST_BYTE: Duration = Duration::from_secs(300);
+/// Open files of a cell's process.
+pub const CELL_NOFILE: u64 = 4096;
+/// The largest file that a cell may write.
+pub const CELL_FSIZE: u64 = 1024 * MIB as u64;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_small_machine_gets_one_small_cell() {
+        let limits = Limits::for_machine(8, 2 * 1024 * MIB as u64);
+        assert_eq!((limits.cells, limits.cell_memory), (1, 1536 * MIB as u64));
+        assert_eq!(Limits::for_machine(2, 24 * 1024 * MIB as u64).cells, 2);
+        assert_eq!(Limits::for_machine(64, 1 << 40).cells, 4);
+    }
+}

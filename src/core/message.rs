@@ -1,0 +1,193 @@
+//! A message: what came in, checked once; and the blocks in which the agent is shown it.
+//!
+//! What NoClaw itself adds (the time, a sender's context) stands in blocks of its own beside the
+//! text, as JSON inside a `<noclaw:…>` tag. JSON is written without `<`, so that no data can end its
+//! tag early.
+
+use jiff::Zoned;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::ids::{ConversationName, UserName};
+use super::limits::{CONTEXT_BYTES, MESSAGE_BYTES};
+
+/// The body of `POST /webhook`, as it is sent.
+#[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MessageBody {
+    /// Who speaks; may be left out where the token or the socket says so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user: Option<String>,
+    /// The text.
+    pub message: String,
+    /// Data of the sender, shown to the agent as data.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub context: Option<Value>,
+    /// The thread; `main` when left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub conversation: Option<String>,
+    /// The model; the service's default when left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub model: Option<String>,
+}
+
+/// What is wrong with a message, and with which field.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{field}: {problem}")]
+pub struct InvalidMessage {
+    /// The field's name in the body.
+    pub field: &'static str,
+    /// What is wrong and what would be right.
+    pub problem: String,
+}
+
+impl InvalidMessage {
+    fn new(field: &'static str, problem: impl ToString) -> Self {
+        Self { field, problem: problem.to_string() }
+    }
+}
+
+/// A message that may be accepted.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Message {
+    /// Whose it is.
+    pub user: UserName,
+    /// Its thread.
+    pub conversation: ConversationName,
+    /// Its text: not empty, at most [`MESSAGE_BYTES`].
+    pub text: Text,
+    /// The sender's data, as JSON of at most [`CONTEXT_BYTES`].
+    pub context: Option<String>,
+    /// The model that was asked for.
+    pub model: Option<String>,
+}
+
+/// A text that is not blank and not too long.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Text(String);
+
+impl Text {
+    /// The text itself.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl Message {
+    /// Checks a body. `speaker` is who the door says is speaking, if it says so for certain; `default`
+    /// is used when neither it nor the body names a user; `allows` knows the allowed models.
+    ///
+    /// # Errors
+    /// The first field that is wrong.
+    pub fn check(
+        body: MessageBody,
+        default: &UserName,
+        allows: impl Fn(&str) -> bool,
+    ) -> Result<Self, InvalidMessage> {
+        let user = match body.user {
+            Some(name) => name.parse().map_err(|e| InvalidMessage::new("user", e))?,
+            None => default.clone(),
+        };
+        let conversation = match body.conversation {
+            Some(name) => name.parse().map_err(|e| InvalidMessage::new("conversation", e))?,
+            None => ConversationName::default(),
+        };
+        let context = body.context.map(|value| value.to_string());
+        if context.as_ref().is_some_and(|json| json.len() > CONTEXT_BYTES) {
+            let problem = format!("is longer than {CONTEXT_BYTES} bytes of JSON");
+            return Err(InvalidMessage::new("context", problem));
+        }
+        if let Some(model) = &body.model
+            && !allows(model)
+        {
+            return Err(InvalidMessage::new("model", format!("no price is known for {model:?}")));
+        }
+        Ok(Self { user, conversation, text: check_text(body.message)?, context, model: body.model })
+    }
+}
+
+fn check_text(text: String) -> Result<Text, InvalidMessage> {
+    if text.trim().is_empty() {
+        return Err(InvalidMessage::new("message", "is empty"));
+    }
+    if text.len() > MESSAGE_BYTES {
+        let problem = format!("has {} bytes; the most is {MESSAGE_BYTES}", text.len());
+        return Err(InvalidMessage::new("message", problem));
+    }
+    if text.contains('\0') {
+        return Err(InvalidMessage::new("message", "has a NUL byte; send text"));
+    }
+    Ok(Text(text))
+}
+
+/// A message as the agent is to be shown it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Shown {
+    /// The text.
+    pub text: String,
+    /// The sender's data, as JSON.
+    pub context: Option<String>,
+}
+
+/// The content blocks of the one user turn that holds all waiting messages, oldest first, and the
+/// time. Only this last turn changes from run to run, so the model's prompt cache holds.
+pub fn turn(messages: &[Shown], now: &Zoned) -> Vec<Value> {
+    let mut blocks = Vec::with_capacity(messages.len() * 2 + 1);
+    let time = serde_json::json!({
+        "now": now.strftime("%Y-%m-%d %H:%M").to_string(),
+        "weekday": now.strftime("%A").to_string(),
+        "zone": now.time_zone().iana_name().unwrap_or("UTC"),
+    });
+    blocks.push(tagged("time", &time.to_string()));
+    for message in messages {
+        if let Some(context) = &message.context {
+            blocks.push(tagged("sender-data", context));
+        }
+        blocks.push(serde_json::json!({"type": "text", "text": message.text}));
+    }
+    blocks
+}
+
+fn tagged(tag: &str, json: &str) -> Value {
+    let json = json.replace('<', "\\u003c");
+    serde_json::json!({"type": "text", "text": format!("<noclaw:{tag}>{json}</noclaw:{tag}>")})
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn body(json: &str) -> Result<Message, String> {
+        let body = serde_json::from_str(json).map_err(|e| e.to_string())?;
+        let default = "owner".parse().map_err(|_| "default")?;
+        Message::check(body, &default, |model| model == "m").map_err(|e| e.to_string())
+    }
+
+    #[test]
+    fn what_is_wrong_is_named() {
+        for (json, field) in [
+            (r#"{"message":" \n"}"#, "message: is empty"),
+            (r#"{"message":"a\u0000b"}"#, "message: has a NUL"),
+            (r#"{"message":"x","user":"../x"}"#, "user: "),
+            (r#"{"message":"x","conversation":""}"#, "conversation: "),
+            (r#"{"message":"x","model":"n"}"#, "model: no price"),
+            (r#"{"message":"x","colour":1}"#, "unknown field `colour`"),
+        ] {
+            let error = body(json).err().unwrap_or_default();
+            assert!(error.starts_with(field), "{json}: {error}");
+        }
+        let long = format!(r#"{{"message":"{}"}}"#, "x".repeat(MESSAGE_BYTES + 1));
+        assert!(body(&long).err().unwrap_or_default().starts_with("message: has 262145 bytes"));
+    }
+
+    #[test]
+    fn a_context_cannot_end_its_tag() -> Result<(), jiff::Error> {
+        let shown = Shown { text: "hi".into(), context: Some(r#"{"a":"</noclaw:sender-data>"}"#.into()) };
+        let now: Zoned = "2026-11-22T10:00:00+00:00[UTC]".parse()?;
+        let blocks = turn(&[shown], &now);
+        let text = blocks.get(1).map(|b| b["text"].to_string()).unwrap_or_default();
+        assert_eq!(text.matches("</noclaw:").count(), 1, "{text}");
+        assert_eq!(blocks.get(2).map(|b| &b["text"]), Some(&Value::from("hi")));
+        Ok(())
+    }
+}

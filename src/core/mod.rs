@@ -1,0 +1,10 @@
+//! Floor 0: pure. No tokio, no database, no clock, no randomness, no file system: time and ids come
+//! in as arguments, so every rule here can be tested by calling it.
+
+pub mod ids;
+pub mod limits;
+pub mod message;
+pub mod money;
+pub mod plan;
+pub mod rate;
+pub mod run;

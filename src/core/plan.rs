@@ -1,0 +1,1 @@
+//! Later: the plan.

@@ -1,0 +1,272 @@
+//! The states of a run and how one follows from another. Pure: `store` writes what is decided here.
+//!
+//! ```text
+//! queued ──claim──> starting ──go──> running ──outcome──> finishing ──gone──> answered
+//!    ^                 │                │                     │               failed
+//!    └── crash, not yet delivered, or delivered and untouched ┘               timed_out
+//!                                                                             cancelled
+//! ```
+//!
+//! `finishing`: the outcome is known and written, the container not yet seen gone. To people a run
+//! that is finishing already has its outcome's state, because that can no longer change.
+//!
+//! | what went wrong | outcome |
+//! |---|---|
+//! | Podman or the image cannot be had after acceptance | failed: podman |
+//! | the cell does not open its door, or it ends without `/exit` | failed: door lost |
+//! | the preflight falls short of the plan | failed: preflight |
+//! | the agent ends without a `result`, or breaks its protocol | failed: agent |
+//! | the agent reports an error (the model refused, a limit of its own) | failed: agent error |
+//! | the kernel killed the agent for memory | failed: out of memory |
+//! | the run, or the agent's silence, took too long | `timed_out` |
+//! | the service died; see [`after_crash`] | queued again, or failed: interrupted |
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+use super::ids::InvalidId;
+use super::limits::ATTEMPTS;
+
+/// Where a run stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RunState {
+    /// Accepted; waits for its turn.
+    Queued,
+    /// Claimed; its cell is being made.
+    Starting,
+    /// The preflight held; the agent works.
+    Running,
+    /// The outcome is written; the container is not yet seen gone.
+    Finishing,
+    /// Ended with a reply.
+    Answered,
+    /// Ended with an error.
+    Failed,
+    /// Ended by a limit of time.
+    TimedOut,
+    /// Ended by the sender or the owner.
+    Cancelled,
+}
+
+impl RunState {
+    /// All states, in the order of a life.
+    pub const ALL: [Self; 8] = [
+        Self::Queued,
+        Self::Starting,
+        Self::Running,
+        Self::Finishing,
+        Self::Answered,
+        Self::Failed,
+        Self::TimedOut,
+        Self::Cancelled,
+    ];
+
+    /// Whether nothing follows.
+    pub const fn is_final(self) -> bool {
+        matches!(self, Self::Answered | Self::Failed | Self::TimedOut | Self::Cancelled)
+    }
+
+    /// Whether a cell may exist for it.
+    pub const fn is_active(self) -> bool {
+        matches!(self, Self::Starting | Self::Running | Self::Finishing)
+    }
+
+    /// The word that is stored and shown.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Queued => "queued",
+            Self::Starting => "starting",
+            Self::Running => "running",
+            Self::Finishing => "finishing",
+            Self::Answered => "answered",
+            Self::Failed => "failed",
+            Self::TimedOut => "timed_out",
+            Self::Cancelled => "cancelled",
+        }
+    }
+
+    /// Whether `next` may follow.
+    pub const fn may_become(self, next: Self) -> bool {
+        match self {
+            Self::Queued => matches!(next, Self::Starting | Self::Cancelled),
+            Self::Starting => matches!(next, Self::Running | Self::Finishing | Self::Queued | Self::Failed),
+            Self::Running => matches!(next, Self::Finishing | Self::Queued | Self::Failed),
+            Self::Finishing => next.is_final(),
+            _ => false,
+        }
+    }
+}
+
+impl fmt::Display for RunState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl FromStr for RunState {
+    type Err = InvalidId;
+    fn from_str(text: &str) -> Result<Self, InvalidId> {
+        Self::ALL.into_iter().find(|state| state.as_str() == text).ok_or(InvalidId {
+            what: "a run's state",
+            form: "queued, starting, running, finishing, answered, failed, timed_out or cancelled",
+        })
+    }
+}
+
+/// Why a run failed. The words are what people and scripts see before the detail.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FailureKind {
+    /// Podman refused, or could not be reached.
+    Podman,
+    /// The door ended before the cell said how the agent ended.
+    DoorLost,
+    /// The cell is not what was planned.
+    Preflight,
+    /// The agent ended, or spoke, against its protocol.
+    Agent,
+    /// The agent ended its turn with an error of its own.
+    AgentError,
+    /// The kernel killed the agent.
+    OutOfMemory,
+    /// Something hostile, or far too much, came through the door.
+    Breach,
+    /// The service died after the agent began to act.
+    Interrupted,
+    /// A fault of the service itself.
+    Internal,
+}
+
+impl FailureKind {
+    /// The words.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Podman => "podman",
+            Self::DoorLost => "door lost",
+            Self::Preflight => "preflight",
+            Self::Agent => "agent",
+            Self::AgentError => "agent error",
+            Self::OutOfMemory => "out of memory",
+            Self::Breach => "breach",
+            Self::Interrupted => "interrupted",
+            Self::Internal => "internal",
+        }
+    }
+}
+
+/// How a run ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outcome {
+    /// With a reply; the conversation's head moves to this run's session.
+    Answered {
+        /// What the agent said.
+        reply: String,
+    },
+    /// With an error.
+    Failed {
+        /// Which.
+        kind: FailureKind,
+        /// What exactly, for a person.
+        detail: String,
+    },
+    /// By a limit of time.
+    TimedOut {
+        /// Which limit, for a person.
+        detail: String,
+    },
+    /// By the sender or the owner.
+    Cancelled,
+}
+
+impl Outcome {
+    /// A failure.
+    pub fn failed(kind: FailureKind, detail: impl fmt::Display) -> Self {
+        Self::Failed { kind, detail: detail.to_string() }
+    }
+
+    /// The final state that this outcome leads to.
+    pub const fn state(&self) -> RunState {
+        match self {
+            Self::Answered { .. } => RunState::Answered,
+            Self::Failed { .. } => RunState::Failed,
+            Self::TimedOut { .. } => RunState::TimedOut,
+            Self::Cancelled => RunState::Cancelled,
+        }
+    }
+
+    /// The error's text: `door lost: …`. `None` for an answer.
+    pub fn error(&self) -> Option<String> {
+        match self {
+            Self::Answered { .. } => None,
+            Self::Failed { kind, detail } => Some(format!("{}: {detail}", kind.as_str())),
+            Self::TimedOut { detail } => Some(format!("timed out: {detail}")),
+            Self::Cancelled => Some("cancelled".to_owned()),
+        }
+    }
+}
+
+/// What is to be done with a run that a crash left without an outcome.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Settle {
+    /// It has shown the agent nothing, or nothing was done yet: it waits again.
+    Requeue,
+    /// It ends.
+    End(Outcome),
+}
+
+/// Settles a run after a crash, once its container has been seen absent.
+///
+/// `delivered` is written before the message goes to the agent, `touched` before the first tool call
+/// is passed on. Untouched means that nothing outside the conversation can have changed.
+pub fn after_crash(attempts: u32, delivered: bool, touched: bool) -> Settle {
+    // Once delivered, a model has seen it and been paid: one more try, not two.
+    let most = if delivered { 2 } else { ATTEMPTS };
+    let detail = match (touched, attempts < most) {
+        (false, true) => return Settle::Requeue,
+        (true, _) => "the service stopped after the agent had begun to use tools".to_owned(),
+        (false, false) => format!("the service stopped during each of {attempts} attempts"),
+    };
+    Settle::End(Outcome::failed(FailureKind::Interrupted, detail))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn final_states_stay() {
+        for state in RunState::ALL {
+            assert_eq!(state.as_str().parse(), Ok(state));
+            for next in RunState::ALL {
+                assert!(!(state.is_final() && state.may_become(next)), "{state} -> {next}");
+            }
+        }
+    }
+
+    #[test]
+    fn every_state_is_reached_from_queued() {
+        let mut reached = vec![RunState::Queued];
+        let mut at = 0;
+        while let Some(state) = reached.get(at).copied() {
+            for next in RunState::ALL.into_iter().filter(|next| state.may_become(*next)) {
+                if !reached.contains(&next) {
+                    reached.push(next);
+                }
+            }
+            at += 1;
+        }
+        assert_eq!(reached.len(), RunState::ALL.len());
+    }
+
+    #[test]
+    fn a_crash_repeats_only_what_did_nothing() {
+        assert_eq!(after_crash(1, false, false), Settle::Requeue);
+        assert_eq!(after_crash(2, false, false), Settle::Requeue);
+        assert!(matches!(after_crash(3, false, false), Settle::End(_)));
+        assert_eq!(after_crash(1, true, false), Settle::Requeue);
+        assert!(matches!(after_crash(2, true, false), Settle::End(_)));
+        assert!(matches!(after_crash(1, true, true), Settle::End(_)));
+    }
+}
