@@ -1,0 +1,109 @@
+//! The half that will be the agent: it gives up rights, measures itself, waits, and becomes the agent.
+//!
+//! On standard input comes one line, the Landlock table; on standard output goes one line, the
+//! measurements; then `go` comes, and the streams are the agent's. Bytes are read one at a time, so
+//! that none of the agent's input is taken from it.
+
+use std::error::Error;
+use std::fs::File;
+use std::io::{Read, Write};
+use std::os::fd::AsFd;
+use std::os::unix::process::CommandExt;
+use std::process::Command;
+
+use landlock::{
+    ABI, Access as _, AccessFs, AccessNet, BitFlags, CompatLevel, Compatible, LandlockStatus,
+    PathBeneath, PathFd, Ruleset, RulesetAttr, RulesetCreatedAttr, RulesetStatus, Scope,
+};
+use noclaw_cell::job::{Access, Rule};
+use noclaw_cell::preflight::Landlock;
+
+use crate::measure;
+
+type Result<T> = std::result::Result<T, Box<dyn Error + Send + Sync>>;
+
+/// What every supported kernel must enforce.
+const FLOOR: ABI = ABI::V2;
+/// What is used where the kernel has it.
+const NEWEST: ABI = ABI::V9;
+/// The Landlock table as one line.
+const LINE_BYTES: usize = 64 * 1024;
+
+/// Confines this process and becomes `argv`.
+pub fn run(argv: &[String]) -> Result<()> {
+    let (program, args) = argv.split_first().ok_or("confine: no program was named")?;
+    let mut input = File::from(std::io::stdin().as_fd().try_clone_to_owned()?);
+    let rules: Vec<Rule> = serde_json::from_str(&line(&mut input)?)?;
+    let landlock = restrict(&rules)?;
+    let mut measured = serde_json::to_vec(&measure::measure(Some(landlock))?)?;
+    measured.push(b'\n');
+    let mut output = File::from(std::io::stdout().as_fd().try_clone_to_owned()?);
+    output.write_all(&measured)?;
+    if line(&mut input)? != "go" {
+        return Err("confine: the service did not say go".into());
+    }
+    Err(Command::new(program).args(args).exec().into())
+}
+
+fn line(input: &mut File) -> Result<String> {
+    let mut line = Vec::new();
+    let mut byte = [0];
+    while line.len() < LINE_BYTES {
+        input.read_exact(&mut byte)?;
+        match byte {
+            [b'\n'] => return Ok(String::from_utf8(line)?),
+            [other] => line.push(other),
+        }
+    }
+    Err("confine: a line is too long".into())
+}
+
+/// Applies the table. ABI 2 is required: a kernel without it is an error.
+fn restrict(rules: &[Rule]) -> Result<Landlock> {
+    let mut ruleset = Ruleset::default()
+        .set_compatibility(CompatLevel::HardRequirement)
+        .handle_access(AccessFs::from_all(FLOOR))?
+        .set_compatibility(CompatLevel::BestEffort)
+        .handle_access(AccessFs::from_all(NEWEST))?
+        .handle_access(AccessNet::from_all(NEWEST))?
+        .scope(Scope::from_all(NEWEST))?
+        .create()?;
+    for rule in rules {
+        let path = PathFd::new(&rule.path)?;
+        let directory = std::fs::metadata(&rule.path)?.is_dir();
+        let legal = if directory {
+            BitFlags::all()
+        } else {
+            AccessFs::from_file(NEWEST)
+        };
+        ruleset = ruleset.add_rule(PathBeneath::new(path, rights(rule.access) & legal))?;
+    }
+    let status = ruleset.restrict_self()?;
+    let LandlockStatus::Available { effective_abi, .. } = status.landlock else {
+        return Err("confine: Landlock is not available".into());
+    };
+    Ok(Landlock {
+        abi: effective_abi as u32,
+        floor_enforced: status.ruleset != RulesetStatus::NotEnforced && effective_abi >= FLOOR,
+        scoped: effective_abi >= ABI::V6,
+        tcp_denied: effective_abi >= ABI::V4,
+        rules: rules.len(),
+    })
+}
+
+fn rights(access: Access) -> BitFlags<AccessFs> {
+    let all = AccessFs::from_all(NEWEST);
+    match access {
+        Access::ReadExecute => AccessFs::from_read(NEWEST),
+        Access::Connect => AccessFs::ResolveUnix.into(),
+        Access::ReadWrite => {
+            AccessFs::ReadFile
+                | AccessFs::ReadDir
+                | AccessFs::WriteFile
+                | AccessFs::Truncate
+                | AccessFs::IoctlDev
+        }
+        Access::AllButExecute => all & !BitFlags::from(AccessFs::Execute),
+        Access::All => all,
+    }
+}

@@ -1,0 +1,135 @@
+//! Reads from the kernel what this process is confined by.
+
+use std::error::Error;
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+
+use nix::sys::resource::{Resource, getrlimit};
+use noclaw_cell::preflight::{Capabilities, Landlock, Limits, Measured, Mount};
+
+type Result<T> = std::result::Result<T, Box<dyn Error + Send + Sync>>;
+
+/// Measures the calling process. `landlock` is what its own application reported.
+pub fn measure(landlock: Option<Landlock>) -> Result<Measured> {
+    let status = fs::read_to_string("/proc/self/status")?;
+    let field = |name: &str| -> Result<&str> {
+        let line = status
+            .lines()
+            .find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+        Ok(line
+            .ok_or_else(|| format!("/proc/self/status has no {name}"))?
+            .trim())
+    };
+    let numbers = |name| -> Result<Vec<u32>> {
+        Ok(field(name)?
+            .split_whitespace()
+            .map(str::parse)
+            .collect::<std::result::Result<_, _>>()?)
+    };
+    let mask = |name| -> Result<u64> { Ok(u64::from_str_radix(field(name)?, 16)?) };
+    Ok(Measured {
+        uids: numbers("Uid")?,
+        gids: numbers("Gid")?,
+        groups: numbers("Groups")?,
+        no_new_privs: field("NoNewPrivs")? == "1",
+        seccomp_mode: field("Seccomp")?.parse()?,
+        seccomp_filters: field("Seccomp_filters")?.parse()?,
+        capabilities: Capabilities {
+            inheritable: mask("CapInh")?,
+            permitted: mask("CapPrm")?,
+            effective: mask("CapEff")?,
+            bounding: mask("CapBnd")?,
+            ambient: mask("CapAmb")?,
+        },
+        mounts: mounts()?,
+        interfaces: interfaces()?,
+        limits: limits()?,
+        landlock,
+    })
+}
+
+/// proc_pid_mountinfo(5): `36 35 98:0 /root /destination ro,noatime master:1 - ext3 /dev/x rw`.
+fn mounts() -> Result<Vec<Mount>> {
+    let text = fs::read_to_string("/proc/self/mountinfo")?;
+    text.lines().map(mount).collect()
+}
+
+fn mount(line: &str) -> Result<Mount> {
+    let broken = || format!("a line of mountinfo is not of its form: {line}");
+    let (left, right) = line.split_once(" - ").ok_or_else(broken)?;
+    let mut left = left.split(' ').skip(3);
+    let mut next = || left.next().ok_or_else(broken);
+    let (root, destination, options) = (unescape(next()?), unescape(next()?), next()?.to_owned());
+    let kind = right.split(' ').next().ok_or_else(broken)?.to_owned();
+    let stat = fs::metadata(&destination).ok();
+    Ok(Mount {
+        device: stat.as_ref().map(MetadataExt::dev),
+        inode: stat.as_ref().map(MetadataExt::ino),
+        destination,
+        root,
+        options,
+        kind,
+    })
+}
+
+/// The kernel writes space, tab, newline and backslash as three octal digits.
+fn unescape(field: &str) -> String {
+    let escapes = [
+        ("\\040", " "),
+        ("\\011", "\t"),
+        ("\\012", "\n"),
+        ("\\134", "\\"),
+    ];
+    escapes
+        .iter()
+        .fold(field.to_owned(), |text, (octal, char)| {
+            text.replace(octal, char)
+        })
+}
+
+/// proc_net_dev(5): two lines of head, then `  lo: …`. `/sys` may show another namespace's.
+fn interfaces() -> Result<Vec<String>> {
+    let text = fs::read_to_string("/proc/self/net/dev")?;
+    let names = text.lines().skip(2).filter_map(|line| line.split_once(':'));
+    Ok(names.map(|(name, _)| name.trim().to_owned()).collect())
+}
+
+fn limits() -> Result<Limits> {
+    let cgroup = |file: &str| {
+        let text = fs::read_to_string(format!("/sys/fs/cgroup/{file}")).ok()?;
+        Some(text.trim().to_owned())
+    };
+    let hard = |resource| -> Result<Option<u64>> {
+        let (_, hard) = getrlimit(resource)?;
+        Ok((hard != nix::libc::RLIM_INFINITY).then_some(hard))
+    };
+    Ok(Limits {
+        memory_max: cgroup("memory.max"),
+        memory_swap_max: cgroup("memory.swap.max"),
+        pids_max: cgroup("pids.max"),
+        cpu_max: cgroup("cpu.max"),
+        nofile: hard(Resource::RLIMIT_NOFILE)?,
+        fsize: hard(Resource::RLIMIT_FSIZE)?,
+        core: hard(Resource::RLIMIT_CORE)?,
+    })
+}
+
+/// The cell's peak memory, where the kernel counts it.
+pub fn memory_peak() -> Option<u64> {
+    fs::read_to_string("/sys/fs/cgroup/memory.peak")
+        .ok()?
+        .trim()
+        .parse()
+        .ok()
+}
+
+/// How many processes of the cell the kernel killed for memory, where it counts them.
+pub fn oom_kills() -> Option<u64> {
+    let events = fs::read_to_string("/sys/fs/cgroup/memory.events").ok()?;
+    events
+        .lines()
+        .find_map(|line| line.strip_prefix("oom_kill "))?
+        .trim()
+        .parse()
+        .ok()
+}
