@@ -6,9 +6,10 @@
 #
 # It is a cargo runner, too: CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER="$PWD/tests/ground.sh" cargo test
 #
-# The ground is a pinned mount namespace (cgroup2 on /sys/fs/cgroup, this checkout readable at its own path) and one
-# Podman service in it. All invocations at a time share it, so that Podman's pause process never holds a stale
-# namespace; the last one out takes it down, and what a killed one left behind is cleared away by the next.
+# The ground is a pinned mount and cgroup namespace (a cgroup2 of the user's own on /sys/fs/cgroup, this checkout
+# readable at its own path) with one Podman service in it. All invocations at a time share it, so that Podman's pause
+# process never holds a stale one; the last one out takes it down, and what a killed one left behind is cleared away
+# by the next.
 # It installs nothing (packaging/needs.sh does).
 # shellcheck disable=SC2317 # some functions are called in another namespace (declare -f) or by a trap
 set -eu
@@ -16,9 +17,11 @@ set -eu
 user=${NOCLAW_GROUND_USER:-noclaw}
 base=/run/noclaw-ground         # root's, and never below /tmp: nobody can plant a link there
 runtime=$base/$user             # the user's XDG_RUNTIME_DIR
-state=$base/$user.ground        # root's: locks, the pin, a view of the machine's own tree
+state=$base/$user.ground        # root's: locks, pins, a view of the machine's own tree
 socket=$runtime/podman.sock
-pin=$state/pin/mnt
+pin=$state/pin
+cgroups=$state/cgroup2          # the machine's whole cgroup2 hierarchy, also where it isn't mounted otherwise
+cgroup=$cgroups/noclaw-ground.$user
 host=$state/host                # inside the namespace only: the machine's tree as it was before anything was covered
 log=$state/podman.log
 system_path=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
@@ -56,7 +59,7 @@ ensure_user() {
     # Podman would choose vfs (a copy of the image per cell), and a store that exists can't be switched.
     config=$home/.config/containers/storage.conf
     # shellcheck disable=SC2016
-    [ -e "$config" ] || as_user "" bash -c 'umask 077; mkdir -p "${1%/*}"; printf "[storage]\ndriver = \"overlay\"\n" >"$1"' _ "$config"
+    [ -e "$config" ] || setpriv "${unprivileged[@]}" bash -c 'umask 077; mkdir -p "${1%/*}"; printf "[storage]\ndriver = \"overlay\"\n" >"$1"' _ "$config"
 }
 
 ensure_runtime() {
@@ -66,43 +69,62 @@ ensure_runtime() {
         cat /proc/sys/kernel/random/boot_id >"$state/boot"
     fi
     install -d -m 700 -o "$user" -g "$user" "$runtime"
-    install -d -m 700 "$host"
 }
 
-# Runs a command as the user with a clean environment; "" as the namespace stays in the machine's own.
-# Locks and the pipe of another command are never inherited: who holds a lock is an invocation, not what it started.
-as_user() { # NAMESPACE CMD…
-    local enter=()
-    [ -z "$1" ] || enter=(nsenter --mount="$1")
-    shift
-    "${enter[@]}" setpriv --reuid "$user" --regid "$user" --init-groups \
-        env -i "${own_environment[@]}" HOME="$home" XDG_RUNTIME_DIR="$runtime" "$@" 8>&- 9>&-
-}
-own_environment=(USER="$user" LOGNAME="$user" PATH="$system_path" LANG=C.UTF-8)
+unprivileged=(--reuid "$user" --regid "$user" --init-groups)
 
 # --- The namespace --------------------------------------------------------------------------------------------------
 
-pinned() { [ "$(stat -f -c %t "$pin" 2>/dev/null)" = 6e736673 ]; } # nsfs
+pinned() { [ "$(stat -f -c %t "$pin/mnt" 2>/dev/null)" = 6e736673 ]; } # nsfs
 
-# Runs inside the new namespace, once.
-furnish() {
-    # crun refuses v1 and hybrid hierarchies; cgroup2 alone is what it wants.
-    if [ "$(stat -f -c %t /sys/fs/cgroup)" != 63677270 ]; then
-        umount -R /sys/fs/cgroup
-        mount -t cgroup2 cgroup2 /sys/fs/cgroup
-    fi
+# This shell becomes a command inside, with a clean environment. Call it in a subshell or in the background.
+# Locks are not inherited: who holds one is an invocation, not what it started.
+become() { # ENV-OPTIONS… NAME=VALUE… CMD…
+    exec 8>&- 9>&-
+    echo "$BASHPID" >"$cgroup/visitors/cgroup.procs"
+    exec nsenter --mount="$pin/mnt" --cgroup="$pin/cgroup" \
+        setpriv "${unprivileged[@]}" --pdeathsig "${death:-clear}" \
+        env -i HOME="$home" USER="$user" LOGNAME="$user" PATH="$system_path" LANG=C.UTF-8 XDG_RUNTIME_DIR="$runtime" "$@"
+}
+
+# A branch of cgroup2 that belongs to the user: Podman makes the cells' cgroups in it, with whatever controllers the
+# machine has left for cgroup2, and whoever is in the ground is found by it.
+make_cgroup() {
+    local branch file name
+    mkdir -p "$cgroups"
+    mountpoint -q "$cgroups" || mount -t cgroup2 noclaw-ground "$cgroups"
+    mkdir -p "$cgroup/visitors"
+    for name in memory pids cpu; do echo "+$name" 2>/dev/null >"$cgroups/cgroup.subtree_control" || true; done
+    for branch in "$cgroup" "$cgroup/visitors"; do
+        chown "$user:$user" "$branch"
+        for file in procs threads subtree_control; do chown "$user:$user" "$branch/cgroup.$file"; done
+    done
+}
+
+# Runs inside the new namespace, once. crun refuses v1 and hybrid hierarchies; cgroup2 alone is what it wants.
+furnish() { # HOST
+    umount -R /sys/fs/cgroup
+    mount -t cgroup2 cgroup2 /sys/fs/cgroup
     mount --rbind / "$1"
     # Shared, so that a checkout that is exposed later shows up in the namespaces that Podman has made by then.
     mount --make-rshared /
 }
 
 make_namespace() {
+    local name
     # A namespace can only be pinned below a mount that propagates nowhere.
-    install -d -m 700 "$state/pin"
-    mountpoint -q "$state/pin" || mount --bind "$state/pin" "$state/pin"
-    mount --make-private "$state/pin"
-    : >"$pin"
-    unshare --mount="$pin" --propagation slave bash -euc "$(declare -f furnish); furnish \"\$1\"" _ "$host"
+    install -d -m 700 "$pin" "$host"
+    mountpoint -q "$pin" || mount --bind "$pin" "$pin"
+    mount --make-private "$pin"
+    : >"$pin/mnt"
+    : >"$pin/cgroup"
+    make_cgroup
+    (
+        echo "$BASHPID" >"$cgroup/cgroup.procs" # becomes the root of the cgroup namespace
+        exec unshare --cgroup="$pin/cgroup" --mount="$pin/mnt" --propagation slave \
+            bash -euc "$(declare -f furnish); furnish \"\$1\"" _ "$host"
+    )
+    for name in memory pids cpu; do echo "+$name" 2>/dev/null >"$cgroup/cgroup.subtree_control" || true; done
 }
 
 # Runs inside the namespace: makes a path of the machine's tree visible to the user at the same path. The first
@@ -142,8 +164,8 @@ expose_checkout() {
         mkdir -p "$folder"
         chown -h "$user:$user" "$folder"
     done
-    nsenter --mount="$pin" bash -euc "$(declare -f expose); expose \"\$@\"" _ "$host" "$user" "$checkout" 8>&- 9>&-
-    as_user "$pin" test -r "$checkout/tests/ground.sh" || fail 77 "$user cannot read the files in $checkout" \
+    nsenter --mount="$pin/mnt" bash -euc "$(declare -f expose); expose \"\$@\"" _ "$host" "$user" "$checkout" 8>&- 9>&-
+    (become test -r "$checkout/tests/ground.sh") || fail 77 "$user cannot read the files in $checkout" \
         "chmod -R go+rX $checkout"
 }
 
@@ -152,11 +174,11 @@ expose_checkout() {
 answers() { [ "$(curl -s -m 5 --unix-socket "$socket" http://podman/_ping 2>/dev/null)" = OK ]; }
 
 start_service() {
-    local _
+    local try
     ! answers || return 0
     rm -f "$socket"
-    as_user "$pin" setsid podman system service --time=0 "unix://$socket" >>"$log" 2>&1 </dev/null &
-    for _ in $(seq 200); do
+    become setsid podman system service --time=0 "unix://$socket" >>"$log" 2>&1 </dev/null &
+    for ((try = 0; try < 200; try++)); do
         ! answers || return 0
         kill -0 $! 2>/dev/null || break
         sleep 0.05
@@ -167,48 +189,47 @@ start_service() {
 
 # --- The end --------------------------------------------------------------------------------------------------------
 
-# Every process in the pinned namespace. Nothing comes there but through this script, so all of them are ours.
-inhabitants() {
-    local inode
-    inode=$(stat -L -c %i "$pin")
-    find /proc -mindepth 3 -maxdepth 3 -path '/proc/[0-9]*/ns/mnt' -lname "mnt:\[$inode\]" 2>/dev/null | cut -d/ -f3
-}
+# Every process in the ground. Nothing comes there but through this script, so all of them are ours.
+inhabitants() { find "$cgroup" -name cgroup.procs -exec cat {} + 2>/dev/null; }
 
-# Podman keeps its user namespace with a pause process, in a mount namespace of its own.
-pause_process() {
+# All but Podman's service, its pause process, its monitors and their cells.
+visitors() {
     local pid
-    pid=$(cat "$runtime/libpod/tmp/pause.pid" 2>/dev/null) || return 0
-    [ "$(stat -c %U "/proc/$pid" 2>/dev/null)" = "$user" ] || return 0
-    ! grep -qaE 'catatonit|podman' "/proc/$pid/cmdline" 2>/dev/null || echo "$pid"
+    while read -r pid; do
+        case $(tr '\0' ' ' 2>/dev/null <"/proc/$pid/cmdline") in
+            "podman system service "* | "catatonit -P"* | "podman "*pause* | */conmon\ *) ;;
+            *) echo "$pid" ;;
+        esac
+    done <"$cgroup/visitors/cgroup.procs"
 }
 
-end() { # PID…: asks, waits, insists
-    local _ pid alive
-    kill -TERM "$@" 2>/dev/null || true
-    for _ in $(seq 150); do
-        alive=()
-        for pid; do ! kill -0 "$pid" 2>/dev/null || alive+=("$pid"); done
-        [ ${#alive[@]} -gt 0 ] || return 0
-        sleep 0.02
+end() { # LISTER: asks those it lists, waits until it lists nobody, insists
+    local signal try pids
+    for signal in TERM KILL; do
+        pids=$("$1")
+        # shellcheck disable=SC2086 # ids are words
+        [ -z "$pids" ] || kill -"$signal" $pids 2>/dev/null || true
+        for ((try = 0; try < 150; try++)); do
+            [ -n "$("$1")" ] || return 0
+            sleep 0.02
+        done
     done
-    kill -KILL "${alive[@]}" 2>/dev/null || true
+    fail 70 "these processes do not end: $("$1" | xargs)" "look at them with ps"
 }
 
 take_down() {
-    local pids service
     if pinned; then
-        service=$(pgrep -u "$user" -f "^podman system service .*unix://$socket\$" || true)
-        pids=$(inhabitants | grep -vxF "${service:-none}" || true)
-        # shellcheck disable=SC2086 # ids are words
-        [ -z "$pids" ] || end $pids
-        # A cell that is left over would hold the old namespace. It stays in Podman's list, where it can be seen.
-        ! pgrep -u "$user" -x conmon >/dev/null || as_user "$pin" podman kill --all >/dev/null 2>&1 || true
-        # shellcheck disable=SC2046
-        end $(inhabitants) $(pause_process)
-        umount "$pin"
+        end visitors
+        # A cell that is left over would hold the namespace. It stays in Podman's list, where it can be seen.
+        ! inhabitants | xargs -rI{} cat /proc/{}/comm 2>/dev/null | grep -qx conmon ||
+            (become timeout 10 podman kill --all >/dev/null 2>&1) || true
+        end inhabitants
+        umount "$pin/mnt" "$pin/cgroup"
     fi
+    ! mountpoint -q "$pin" || umount "$pin"
+    [ ! -d "$cgroup" ] || find "$cgroup" -depth -type d -exec rmdir {} +
+    ! mountpoint -q "$cgroups" || umount "$cgroups"
     rm -f "$socket" "$log" "$runtime/libpod/tmp/pause.pid"
-    ! mountpoint -q "$state/pin" || umount "$state/pin"
 }
 
 # --- One invocation -------------------------------------------------------------------------------------------------
@@ -243,7 +264,7 @@ leave() {
 # Controllers that a cell will have to do without here.
 missing_controllers() {
     local have name missing=''
-    have=" $(nsenter --mount="$pin" cat /sys/fs/cgroup/cgroup.controllers 8>&- 9>&-) "
+    have=" $(cat "$cgroup/visitors/cgroup.controllers") "
     for name in memory pids cpu; do
         case $have in *" $name "*) ;; *) missing=$missing,$name ;; esac
     done
@@ -274,18 +295,16 @@ forward() { # SIGNAL
 visit() { # CMD…
     local signal status=0
     visitor_environment
-    as_user "$pin" test -x "$PWD" || fail 77 "$user cannot enter $PWD" "start it from $checkout"
+    (become test -x "$PWD") || fail 77 "$user cannot enter $PWD" "start it from $checkout"
     # In the background, for a shell that waits for a foreground command forwards no signal; the terminal and standard
     # input stay CMD's. If this script is killed, CMD is told to end.
-    nsenter --mount="$pin" setpriv --reuid "$user" --regid "$user" --init-groups --pdeathsig TERM \
-        env -i --default-signal=INT,QUIT --chdir="$PWD" "${own_environment[@]}" HOME="$home" XDG_RUNTIME_DIR="$runtime" \
-        "${environment[@]}" "$@" <&0 8>&- 9>&- &
+    death=TERM become --default-signal=INT,QUIT --chdir="$PWD" "${environment[@]}" "$@" <&0 &
     command=$!
     for signal in INT TERM HUP QUIT; do
         # shellcheck disable=SC2064
         trap "forward $signal" "$signal"
     done
-    while kill -0 "$command" 2>/dev/null; do wait "$command" || true; done
+    while kill -0 "$command" 2>/dev/null; do wait "$command" 2>/dev/null || true; done
     wait "$command" || status=$?
     return "$status"
 }
