@@ -79,12 +79,13 @@ pinned() { [ "$(stat -f -c %t "$pin/mnt" 2>/dev/null)" = 6e736673 ]; } # nsfs
 
 # This shell becomes a command inside, with a clean environment. Call it in a subshell or in the background.
 # Locks are not inherited: who holds one is an invocation, not what it started.
-become() { # ENV-OPTIONS… NAME=VALUE… CMD…
+options=() # for env(1): they come before any NAME=VALUE
+become() { # NAME=VALUE… CMD…
     exec 8>&- 9>&-
     echo "$BASHPID" >"$cgroup/visitors/cgroup.procs"
     exec nsenter --mount="$pin/mnt" --cgroup="$pin/cgroup" \
         setpriv "${unprivileged[@]}" --pdeathsig "${death:-clear}" \
-        env -i HOME="$home" USER="$user" LOGNAME="$user" PATH="$system_path" LANG=C.UTF-8 XDG_RUNTIME_DIR="$runtime" "$@"
+        env -i "${options[@]}" HOME="$home" USER="$user" LOGNAME="$user" PATH="$system_path" LANG=C.UTF-8 XDG_RUNTIME_DIR="$runtime" "$@"
 }
 
 # A branch of cgroup2 that belongs to the user: Podman makes the cells' cgroups in it, with whatever controllers the
@@ -298,8 +299,10 @@ visit() { # CMD…
     (become test -x "$PWD") || fail 77 "$user cannot enter $PWD" "start it from $checkout"
     # In the background, for a shell that waits for a foreground command forwards no signal; the terminal and standard
     # input stay CMD's. If this script is killed, CMD is told to end.
-    death=TERM become --default-signal=INT,QUIT --chdir="$PWD" "${environment[@]}" "$@" <&0 &
+    options=(--default-signal=INT,QUIT --chdir="$PWD")
+    death=TERM become "${environment[@]}" "$@" <&0 &
     command=$!
+    options=()
     for signal in INT TERM HUP QUIT; do
         # shellcheck disable=SC2064
         trap "forward $signal" "$signal"
