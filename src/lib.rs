@@ -11,4 +11,7 @@
 //! | 1 | [`store`], [`cell`], [`gateway`], [`host`], [`http`] | state; the container and its door; the model; the machine; HTTP plumbing |
 //! | 0 | [`core`] | pure rules |
 
+pub mod cell;
 pub mod core;
+pub mod host;
+pub mod http;

@@ -56,20 +56,31 @@ impl Limits {
     /// The defaults for a machine of `cores` and `memory` bytes.
     pub fn for_machine(cores: usize, memory: u64) -> Self {
         const GIB: u64 = 1024 * MIB as u64;
-        let by_memory = usize::try_from(memory.saturating_sub(GIB) / (2 * GIB)).unwrap_or(usize::MAX);
+        let by_memory =
+            usize::try_from(memory.saturating_sub(GIB) / (2 * GIB)).unwrap_or(usize::MAX);
         Self {
             run_timeout: Duration::from_secs(600),
             silence: Duration::from_secs(180),
             wait: Duration::from_secs(50),
             cells: cores.min(by_memory).clamp(1, 4),
             cells_per_user: 2,
-            cell_memory: if memory < 4 * GIB { 3 * GIB / 2 } else { 2 * GIB },
+            cell_memory: if memory < 4 * GIB {
+                3 * GIB / 2
+            } else {
+                2 * GIB
+            },
             cell_pids: 256,
             cell_cpu_millis: 2000,
             queue_per_user: 20,
             queue: 200,
-            rate: Rate { per_minute: 30, burst: 10 },
-            token_rate: Rate { per_minute: 60, burst: 60 },
+            rate: Rate {
+                per_minute: 30,
+                burst: 10,
+            },
+            token_rate: Rate {
+                per_minute: 60,
+                burst: 60,
+            },
             budget_per_run: 500_000,
             budget_per_user_day: 3_000_000,
             budget_per_day: 10_000_000,

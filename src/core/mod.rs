@@ -6,5 +6,6 @@ pub mod limits;
 pub mod message;
 pub mod money;
 pub mod plan;
+pub mod problem;
 pub mod rate;
 pub mod run;

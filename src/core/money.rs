@@ -67,7 +67,8 @@ impl Prices {
     /// # Errors
     /// When `text` is not of that form.
     pub fn with_owners(mut self, text: &str) -> Result<Self, InvalidPrices> {
-        self.0.extend(serde_json::from_str::<BTreeMap<String, ModelPrice>>(text)?);
+        self.0
+            .extend(serde_json::from_str::<BTreeMap<String, ModelPrice>>(text)?);
         Ok(self)
     }
 
@@ -82,9 +83,9 @@ impl Prices {
     }
 
     fn find(&self, model: &str) -> Option<&ModelPrice> {
-        let undated = model.rsplit_once('-').filter(|(_, date)| {
-            date.len() == 8 && date.bytes().all(|b| b.is_ascii_digit())
-        });
+        let undated = model
+            .rsplit_once('-')
+            .filter(|(_, date)| date.len() == 8 && date.bytes().all(|b| b.is_ascii_digit()));
         self.0.get(model).or_else(|| self.0.get(undated?.0))
     }
 
@@ -95,7 +96,10 @@ impl Prices {
             Some(long) if usage.prompt() > long.above => long.price,
             _ => found.price,
         };
-        #[expect(clippy::cast_precision_loss, reason = "token counts are far below 2^52")]
+        #[expect(
+            clippy::cast_precision_loss,
+            reason = "token counts are far below 2^52"
+        )]
         let sum = [
             (usage.input_tokens, price.input),
             (usage.output_tokens, price.output),
@@ -106,7 +110,11 @@ impl Prices {
         .iter()
         .map(|(tokens, price)| *tokens as f64 * price)
         .sum::<f64>();
-        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "saturates")]
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "saturates"
+        )]
         Some(sum.ceil() as u64)
     }
 }
@@ -132,7 +140,10 @@ pub struct Usage {
 impl Usage {
     /// Tokens of the whole prompt.
     pub const fn prompt(&self) -> u64 {
-        self.input_tokens + self.cache_write_tokens + self.cache_write_1h_tokens + self.cache_read_tokens
+        self.input_tokens
+            + self.cache_write_tokens
+            + self.cache_write_1h_tokens
+            + self.cache_read_tokens
     }
 
     /// The sum of both.
@@ -160,7 +171,18 @@ pub struct Meter {
 impl Meter {
     /// A run that may spend `allowance` millionths of a dollar.
     pub const fn new(allowance: u64) -> Self {
-        Self { allowance, spent: 0, usage: Usage { input_tokens: 0, output_tokens: 0, cache_write_tokens: 0, cache_write_1h_tokens: 0, cache_read_tokens: 0, requests: 0 } }
+        Self {
+            allowance,
+            spent: 0,
+            usage: Usage {
+                input_tokens: 0,
+                output_tokens: 0,
+                cache_write_tokens: 0,
+                cache_write_1h_tokens: 0,
+                cache_read_tokens: 0,
+                requests: 0,
+            },
+        }
     }
 
     /// Whether another request may go out.
@@ -192,11 +214,25 @@ mod tests {
     #[test]
     fn a_response_is_priced_by_kind_of_token_and_rounded_up() -> Result<(), InvalidPrices> {
         let prices = Prices::shipped()?;
-        let usage = Usage { input_tokens: 1000, output_tokens: 100, cache_read_tokens: 7, ..Usage::default() };
-        assert_eq!(prices.cost("claude-sonnet-5-5", &usage), Some(2000 + 1000 + 1));
-        assert_eq!(prices.cost("claude-haiku-4-5-20251001", &usage), Some(1000 + 500 + 1));
+        let usage = Usage {
+            input_tokens: 1000,
+            output_tokens: 100,
+            cache_read_tokens: 7,
+            ..Usage::default()
+        };
+        assert_eq!(
+            prices.cost("claude-sonnet-5-5", &usage),
+            Some(2000 + 1000 + 1)
+        );
+        assert_eq!(
+            prices.cost("claude-haiku-4-5-20251001", &usage),
+            Some(1000 + 500 + 1)
+        );
         assert_eq!(prices.cost("gpt-4", &usage), None);
-        let long = Usage { input_tokens: 200_000, ..Usage::default() };
+        let long = Usage {
+            input_tokens: 200_000,
+            ..Usage::default()
+        };
         assert_eq!(prices.cost("claude-haiku-5-5", &long), Some(100_000));
         Ok(())
     }
@@ -205,7 +241,11 @@ mod tests {
     fn the_owner_can_give_a_price() -> Result<(), InvalidPrices> {
         let own = r#"{"house-model":{"price":{"input":1,"output":1,"cache_write":1,"cache_write_1h":1,"cache_read":1}}}"#;
         assert!(Prices::shipped()?.with_owners(own)?.allows("house-model"));
-        assert!(Prices::shipped()?.with_owners(r#"{"m":{"price":{"input":1}}}"#).is_err());
+        assert!(
+            Prices::shipped()?
+                .with_owners(r#"{"m":{"price":{"input":1}}}"#)
+                .is_err()
+        );
         Ok(())
     }
 

@@ -1,0 +1,247 @@
+//! Floor 1: a cell, from Podman's create to its absence, and what is said through its door.
+//!
+//! ```text
+//! create ──> init ──> attach ──> start ──> door: hello, preflight, agent, exit ──> end
+//! ```
+//! A cell that was created is always ended by [`Cell::end`]: the door first (a cell whose output
+//! nobody reads cannot be removed), then DELETE with force, then seen absent. What a crash left is
+//! found by its label ([`Cells::remove_all`]).
+
+pub mod agent;
+pub mod door;
+pub mod engine;
+pub mod frames;
+pub mod image;
+pub mod podman;
+pub mod start;
+pub mod stream_json;
+
+use std::path::Path;
+
+use noclaw_cell::LAUNCHER;
+use noclaw_cell::job::Job;
+
+use self::door::{Door, Model};
+use self::engine::{Engine, EngineError};
+use self::podman::{Create, LogConfiguration, Mount, Namespace, Podman, PodmanError, RLimit};
+use crate::core::ids::InstanceId;
+use crate::core::limits::{CELL_END, CELL_FSIZE, CELL_NOFILE, CELL_START};
+use crate::core::plan::{CPU_PERIOD, CellPlan, Controller};
+
+/// Label: which NoClaw a container belongs to.
+pub const LABEL_INSTANCE: &str = "io.noclaw.instance";
+/// Label: which run it is for.
+pub const LABEL_RUN: &str = "io.noclaw.run";
+/// Label: whose run that is.
+pub const LABEL_USER: &str = "io.noclaw.user";
+/// Where the user's files are in a cell.
+pub const WORKSPACE: &str = "/workspace";
+/// Where the conversation's transcripts are in a cell.
+pub const TRANSCRIPTS: &str = "/transcripts";
+
+/// What keeps a cell from being made.
+#[derive(Debug, thiserror::Error)]
+pub enum CellError {
+    /// One of our own requests failed.
+    #[error(transparent)]
+    Podman(#[from] PodmanError),
+    /// One of podman-api's failed.
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+    /// Podman took too long.
+    #[error("Podman did not {step} within {} s", CELL_START.as_secs())]
+    Slow {
+        /// Which step.
+        step: &'static str,
+    },
+}
+
+/// Where cells are made.
+#[derive(Debug, Clone)]
+pub struct Cells {
+    podman: Podman,
+    engine: Engine,
+}
+
+/// A container that exists, and must be ended.
+#[derive(Debug)]
+pub struct Cell {
+    id: String,
+    cells: Cells,
+}
+
+impl Cells {
+    /// Cells of the Podman at this socket.
+    pub fn at(socket: &Path) -> Self {
+        Self {
+            podman: Podman::at(socket),
+            engine: Engine::at(socket),
+        }
+    }
+
+    /// Our own requests.
+    pub const fn podman(&self) -> &Podman {
+        &self.podman
+    }
+
+    /// podman-api's.
+    pub const fn engine(&self) -> &Engine {
+        &self.engine
+    }
+
+    /// Creates the container of a plan. Nothing of it runs yet.
+    ///
+    /// # Errors
+    /// Podman's.
+    pub async fn create(&self, plan: &CellPlan) -> Result<Cell, CellError> {
+        let request = request(plan);
+        let id = within("create a container", self.podman.create(&request)).await?;
+        Ok(Cell {
+            id,
+            cells: self.clone(),
+        })
+    }
+
+    /// Removes every container of an instance and sees them absent.
+    ///
+    /// # Errors
+    /// Podman's; some may have been removed then.
+    pub async fn remove_all(&self, instance: &InstanceId) -> Result<usize, EngineError> {
+        let left = self.engine.list(instance).await?;
+        for id in &left {
+            self.engine.remove(id, CELL_END).await?;
+        }
+        Ok(left.len())
+    }
+}
+
+impl Cell {
+    /// Podman's id of the container.
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+
+    /// Starts the container and opens its door.
+    ///
+    /// # Errors
+    /// Podman's; the cell is still to be ended.
+    pub async fn open(&self, job: &Job, model: Model) -> Result<Door, CellError> {
+        let Cells { podman, engine } = &self.cells;
+        within("init the container", engine.init(&self.id)).await?;
+        let streams = within("attach to the container", podman.attach(&self.id)).await?;
+        let door = Door::open(streams, job, model);
+        within("start the container", engine.start(&self.id)).await?;
+        Ok(door)
+    }
+
+    /// Removes the container and sees it absent. Close the door first.
+    ///
+    /// # Errors
+    /// Podman's; the container is found again by its label when the service starts.
+    pub async fn end(&self) -> Result<(), EngineError> {
+        self.cells.engine.remove(&self.id, CELL_END).await
+    }
+}
+
+async fn within<T, E>(
+    step: &'static str,
+    request: impl Future<Output = Result<T, E>>,
+) -> Result<T, CellError>
+where
+    CellError: From<E>,
+{
+    match tokio::time::timeout(CELL_START, request).await {
+        Ok(result) => Ok(result?),
+        Err(_) => Err(CellError::Slow { step }),
+    }
+}
+
+/// The container of a plan, field by field. What the preflight measures is asked for here.
+fn request(plan: &CellPlan) -> Create<'_> {
+    let labels = [
+        (LABEL_INSTANCE, plan.instance.as_str().to_owned()),
+        (LABEL_RUN, plan.run.to_string()),
+        (LABEL_USER, plan.user.to_string()),
+    ];
+    let limit = |kind, most| RLimit {
+        kind,
+        soft: most,
+        hard: most,
+    };
+    Create {
+        image: &plan.image,
+        entrypoint: &[LAUNCHER],
+        command: &[],
+        labels: labels.into(),
+        user: "1000:1000",
+        userns: Namespace {
+            nsmode: "keep-id",
+            value: "uid=1000,gid=1000",
+        },
+        netns: Namespace {
+            nsmode: "none",
+            value: "",
+        },
+        cap_drop: &["all"],
+        no_new_privileges: true,
+        read_only_filesystem: true,
+        stdin: true,
+        log_configuration: LogConfiguration { driver: "none" },
+        volatile: true,
+        image_volume_mode: "ignore",
+        env: [("HOME", "/home/agent")].into(),
+        httpproxy: false,
+        resource_limits: resources(plan),
+        r_limits: vec![
+            limit("nofile", CELL_NOFILE),
+            limit("fsize", CELL_FSIZE),
+            limit("core", 0),
+        ],
+        mounts: mounts(plan),
+    }
+}
+
+fn resources(plan: &CellPlan) -> podman::Resources {
+    let enforced = |controller| !plan.accept_without.contains(&controller);
+    podman::Resources {
+        memory: enforced(Controller::Memory).then_some(podman::Memory {
+            limit: plan.memory,
+            swap: plan.memory,
+        }),
+        pids: enforced(Controller::Pids).then_some(podman::Pids { limit: plan.pids }),
+        cpu: enforced(Controller::Cpu).then_some(podman::Cpu {
+            quota: plan.cpu_millis * CPU_PERIOD / 1000,
+            period: CPU_PERIOD,
+        }),
+    }
+}
+
+fn mounts(plan: &CellPlan) -> Vec<Mount> {
+    let options = |list: &[&str]| list.iter().map(ToString::to_string).collect();
+    let tmpfs = |destination: &str, list: &[&str]| Mount {
+        destination: destination.to_owned(),
+        kind: "tmpfs",
+        source: "tmpfs".to_owned(),
+        // Else Podman copies the image's files up: slow, and root's.
+        options: options(&[list, &["rw", "nosuid", "nodev", "notmpcopyup"]].concat()),
+    };
+    let ours = plan.mounts.iter().map(|mount| Mount {
+        destination: mount.destination.clone(),
+        kind: "bind",
+        source: mount.source.clone(),
+        // `bind`, never `rbind`: what the owner mounts below a folder is not part of it.
+        options: options(&[
+            if mount.read_only { "ro" } else { "rw" },
+            "bind",
+            "nosuid",
+            "nodev",
+        ]),
+    });
+    ours.chain([
+        tmpfs("/tmp", &["size=512m", "mode=1777"]),
+        tmpfs("/run", &["size=16m", "mode=1777", "noexec"]),
+        tmpfs("/home/agent", &["size=256m", "mode=1777"]),
+        tmpfs("/dev/shm", &["size=64m", "mode=1777", "noexec"]),
+    ])
+    .collect()
+}

@@ -1,0 +1,168 @@
+//! The agent's start line and the Landlock table, both data with a reason for each entry.
+
+use std::collections::BTreeMap;
+
+use noclaw_cell::job::{Job, Link, Rule};
+use serde::Deserialize;
+
+use crate::core::ids::RunId;
+use crate::core::limits::STDERR_BYTES;
+
+const LINE: &str = include_str!("../../data/agent.json");
+const RULES: &str = include_str!("../../data/landlock.json");
+
+/// Data that is not of its form. A test reads what is shipped.
+#[derive(Debug, thiserror::Error)]
+#[error("{file} is not of its form")]
+pub struct InvalidData {
+    file: &'static str,
+    #[source]
+    source: serde_json::Error,
+}
+
+/// How the agent is started.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StartLine {
+    program: String,
+    args: Vec<Args>,
+    /// The tools it is offered, and no others.
+    pub tools: Vec<String>,
+    env: Vec<Variable>,
+    #[serde(skip)]
+    rules: Vec<Rule>,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Args {
+    value: Vec<String>,
+    #[expect(
+        dead_code,
+        reason = "for readers of the data; its presence is required"
+    )]
+    reason: String,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Variable {
+    name: String,
+    value: String,
+    #[expect(
+        dead_code,
+        reason = "for readers of the data; its presence is required"
+    )]
+    reason: String,
+}
+
+/// What differs from run to run.
+#[derive(Debug)]
+pub struct Session<'a> {
+    /// This run; its id is the new session's.
+    pub run: RunId,
+    /// The session that it forks.
+    pub head: Option<&'a str>,
+    /// The model.
+    pub model: &'a str,
+    /// The user's time zone.
+    pub zone: &'a str,
+}
+
+impl StartLine {
+    /// What is shipped.
+    ///
+    /// # Errors
+    /// When the shipped data is broken.
+    pub fn shipped() -> Result<Self, InvalidData> {
+        let line = |source| InvalidData {
+            file: "data/agent.json",
+            source,
+        };
+        let rules = |source| InvalidData {
+            file: "data/landlock.json",
+            source,
+        };
+        let mut start: Self = serde_json::from_str(LINE).map_err(line)?;
+        start.rules = serde_json::from_str(RULES).map_err(rules)?;
+        Ok(start)
+    }
+
+    /// How many rules the Landlock table has.
+    pub fn landlock_rules(&self) -> usize {
+        self.rules.len()
+    }
+
+    /// What the launcher of a session is told.
+    pub fn job(&self, session: &Session<'_>) -> Job {
+        let run = session.run.to_string();
+        let mut argv = vec![self.program.clone()];
+        argv.extend(self.args.iter().flat_map(|args| args.value.iter().cloned()));
+        let mut add = |args: &[&str]| argv.extend(args.iter().map(ToString::to_string));
+        add(&[
+            "--tools",
+            &self.tools.join(","),
+            "--model",
+            session.model,
+            "--session-id",
+            &run,
+        ]);
+        if let Some(head) = session.head {
+            // A fork leaves the head as it was: a run that fails has changed nothing.
+            add(&["--resume", head, "--fork-session"]);
+        }
+        let mut env: BTreeMap<String, String> = self
+            .env
+            .iter()
+            .map(|v| (v.name.clone(), v.value.clone()))
+            .collect();
+        env.insert("TZ".to_owned(), session.zone.to_owned());
+        let get = |name: &str| env.get(name).cloned().unwrap_or_default();
+        let projects = format!("{}/projects", get("CLAUDE_CONFIG_DIR"));
+        Job {
+            argv,
+            cwd: "/workspace".to_owned(),
+            files: vec![],
+            links: vec![Link {
+                path: projects,
+                target: super::TRANSCRIPTS.to_owned(),
+            }],
+            landlock: self.rules.clone(),
+            model_socket: get("ANTHROPIC_UNIX_SOCKET"),
+            stderr_bytes: STDERR_BYTES,
+            env,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use uuid::Uuid;
+
+    #[test]
+    fn a_session_forks_the_head_and_names_itself() -> Result<(), InvalidData> {
+        let start = StartLine::shipped()?;
+        let run = RunId::new(Uuid::from_u128(5));
+        let session = Session {
+            run,
+            head: Some("HEAD"),
+            model: "m",
+            zone: "Europe/Berlin",
+        };
+        let job = start.job(&session);
+        let line = job.argv.join(" ");
+        assert!(line.contains(&format!("--session-id {run} --resume HEAD --fork-session")));
+        assert!(
+            line.contains("--tools Bash,Read,Write,Edit --model m"),
+            "{line}"
+        );
+        assert_eq!(job.env.get("TZ").map(String::as_str), Some("Europe/Berlin"));
+        let fresh = start.job(&Session {
+            head: None,
+            ..session
+        });
+        assert!(!fresh.argv.contains(&"--resume".to_owned()));
+        Ok(())
+    }
+}

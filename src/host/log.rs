@@ -1,0 +1,35 @@
+//! The log: the journal when systemd runs us, standard error otherwise. Never the text of a message,
+//! never a secret.
+
+use std::io::IsTerminal;
+
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+
+/// Starts logging. `filter` is in the form of `tracing_subscriber`'s directives, `info` by default.
+pub fn start(filter: Option<&str>) {
+    let filter = filter.and_then(|text| EnvFilter::try_new(text).ok());
+    let registry =
+        tracing_subscriber::registry().with(filter.unwrap_or_else(|| EnvFilter::new("info")));
+    let started = match journal() {
+        Some(journal) => registry.with(journal).try_init(),
+        None => {
+            let layer = tracing_subscriber::fmt::layer()
+                .with_writer(std::io::stderr)
+                .with_ansi(std::io::stderr().is_terminal())
+                .with_target(false);
+            registry.with(layer).try_init()
+        }
+    };
+    // Only a second start can fail: the first one's subscriber stays.
+    started.ok();
+}
+
+/// systemd sets `JOURNAL_STREAM` for programs whose standard error is the journal.
+fn journal() -> Option<tracing_journald::Layer> {
+    std::env::var_os("JOURNAL_STREAM")?;
+    tracing_journald::layer()
+        .ok()
+        .map(|layer| layer.with_field_prefix(None))
+}

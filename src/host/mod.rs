@@ -1,0 +1,7 @@
+//! Floor 1: the machine NoClaw runs on: its state directory, its files, its log.
+
+pub mod log;
+pub mod machine;
+pub mod paths;
+pub mod state;
+pub mod tree;

@@ -1,0 +1,59 @@
+//! Where things are when no flag says otherwise. The paths are ours and explicit: systemd 252 and
+//! 257 disagree about the state directory of a user's unit.
+
+use std::env;
+use std::path::PathBuf;
+
+fn base(variable: &str, below_home: &str) -> PathBuf {
+    match env::var_os(variable).map(PathBuf::from) {
+        // The XDG base directory specification: a relative path is to be ignored.
+        Some(path) if path.is_absolute() => path,
+        _ => PathBuf::from(env::var_os("HOME").unwrap_or_default()).join(below_home),
+    }
+}
+
+fn runtime() -> PathBuf {
+    match env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from) {
+        Some(path) if path.is_absolute() => path,
+        _ => PathBuf::from(format!("/run/user/{}", nix::unistd::geteuid())),
+    }
+}
+
+/// State.
+pub fn state() -> PathBuf {
+    base("XDG_STATE_HOME", ".local/state").join("noclaw")
+}
+
+/// Configuration.
+pub fn config() -> PathBuf {
+    base("XDG_CONFIG_HOME", ".config").join("noclaw")
+}
+
+/// The service's socket.
+pub fn socket() -> PathBuf {
+    runtime().join("noclaw/noclaw.sock")
+}
+
+/// Podman's socket.
+pub fn podman() -> PathBuf {
+    runtime().join("podman/podman.sock")
+}
+
+/// The launcher: beside this program's prefix, else where packages put it.
+pub fn launcher() -> PathBuf {
+    beside("lib/noclaw/noclaw-cell")
+}
+
+/// The image's recipe.
+pub fn containerfiles() -> PathBuf {
+    beside("share/noclaw/containerfiles")
+}
+
+fn beside(path: &str) -> PathBuf {
+    let program = env::current_exe().ok();
+    let prefix = program.as_deref().and_then(|p| p.parent()?.parent());
+    let found = prefix
+        .map(|prefix| prefix.join(path))
+        .filter(|path| path.exists());
+    found.unwrap_or_else(|| PathBuf::from("/usr").join(path))
+}

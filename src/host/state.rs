@@ -1,0 +1,226 @@
+//! The state directory: one process at a time, a lock, an instance id, a place for each user.
+//!
+//! ```text
+//! state/            0700
+//!   lock            held by the process that serves; its pid is in it
+//!   instance        the id that containers are labelled with
+//!   noclaw.db       the store
+//!   users/U/workspace/
+//!   users/U/conversations/ID/transcripts/
+//! ```
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{Read, Seek, Write};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use nix::fcntl::{Flock, FlockArg};
+
+use crate::core::ids::{InstanceId, UserName};
+
+/// What can go wrong with the state directory.
+#[derive(Debug, thiserror::Error)]
+pub enum StateError {
+    /// A file or directory cannot be used.
+    #[error("cannot {action} {}", path.display())]
+    Io {
+        /// What was tried.
+        action: &'static str,
+        /// With what.
+        path: PathBuf,
+        /// Why not.
+        #[source]
+        source: std::io::Error,
+    },
+    /// Another process serves it.
+    #[error("{} is in use by process {pid}", path.display())]
+    InUse {
+        /// The directory.
+        path: PathBuf,
+        /// Who has it.
+        pid: String,
+    },
+    /// Others can write to it.
+    #[error("{} must belong to you and be closed to others (chmod 700)", path.display())]
+    Open {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// The instance id is damaged.
+    #[error("{} does not hold an instance's id", path.display())]
+    Instance {
+        /// The file.
+        path: PathBuf,
+    },
+}
+
+/// A state directory that this process has to itself.
+#[derive(Debug)]
+pub struct State {
+    path: PathBuf,
+    instance: InstanceId,
+    _lock: Flock<File>,
+}
+
+impl State {
+    /// Makes the directory if it is missing, locks it, and reads or draws its instance id.
+    ///
+    /// # Errors
+    /// See [`StateError`]; a second process learns which one has it.
+    pub fn open(path: &Path, fresh: &InstanceId) -> Result<Self, StateError> {
+        make(path)?;
+        let meta = fs::metadata(path).map_err(io("read", path))?;
+        if meta.uid() != nix::unistd::geteuid().as_raw() || meta.permissions().mode() & 0o077 != 0 {
+            return Err(StateError::Open {
+                path: path.to_owned(),
+            });
+        }
+        let lock = lock(path)?;
+        let instance = instance(&path.join("instance"), fresh)?;
+        Ok(Self {
+            path: path.to_owned(),
+            instance,
+            _lock: lock,
+        })
+    }
+
+    /// The label of this NoClaw's containers.
+    pub const fn instance(&self) -> &InstanceId {
+        &self.instance
+    }
+
+    /// The store's file.
+    pub fn database(&self) -> PathBuf {
+        self.path.join("noclaw.db")
+    }
+
+    /// A user's workspace; made if it is missing.
+    ///
+    /// # Errors
+    /// When it cannot be made.
+    pub fn workspace(&self, user: &UserName) -> Result<PathBuf, StateError> {
+        self.user_directory(user, &["workspace"])
+    }
+
+    /// A conversation's transcripts; made if they are missing.
+    ///
+    /// # Errors
+    /// When they cannot be made.
+    pub fn transcripts(&self, user: &UserName, conversation: i64) -> Result<PathBuf, StateError> {
+        let id = conversation.to_string();
+        self.user_directory(user, &["conversations", &id, "transcripts"])
+    }
+
+    fn user_directory(&self, user: &UserName, parts: &[&str]) -> Result<PathBuf, StateError> {
+        let mut path = self.path.join("users").join(user.as_str());
+        path.extend(parts);
+        make(&path)?;
+        Ok(path)
+    }
+}
+
+fn make(path: &Path) -> Result<(), StateError> {
+    fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(path)
+        .map_err(io("make", path))
+}
+
+fn lock(directory: &Path) -> Result<Flock<File>, StateError> {
+    let path = directory.join("lock");
+    let mut options = OpenOptions::new();
+    let file = options
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600);
+    let mut file = file.open(&path).map_err(io("open", &path))?;
+    let mut pid = String::new();
+    file.read_to_string(&mut pid).map_err(io("read", &path))?;
+    match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+        Ok(mut lock) => {
+            let write = |lock: &mut File| {
+                lock.set_len(0)?;
+                lock.rewind()?;
+                lock.write_all(std::process::id().to_string().as_bytes())
+            };
+            write(&mut lock).map_err(io("write", &path))?;
+            Ok(lock)
+        }
+        Err((_, nix::errno::Errno::EWOULDBLOCK)) => {
+            let pid = if pid.is_empty() { "?".to_owned() } else { pid };
+            Err(StateError::InUse {
+                path: directory.to_owned(),
+                pid,
+            })
+        }
+        Err((_, errno)) => Err(io("lock", &path)(errno.into())),
+    }
+}
+
+fn instance(path: &Path, fresh: &InstanceId) -> Result<InstanceId, StateError> {
+    match fs::read_to_string(path) {
+        Ok(text) => text.parse().map_err(|_| StateError::Instance {
+            path: path.to_owned(),
+        }),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            // Written aside and renamed: a crash in between leaves none, never half of one.
+            let aside = path.with_extension("new");
+            fs::write(&aside, fresh.as_str()).map_err(io("write", &aside))?;
+            fs::rename(&aside, path).map_err(io("write", path))?;
+            Ok(fresh.clone())
+        }
+        Err(error) => Err(io("read", path)(error)),
+    }
+}
+
+fn io(action: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> StateError {
+    let path = path.to_owned();
+    move |source| StateError::Io {
+        action,
+        path,
+        source,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
+
+    fn id(n: u128) -> Result<InstanceId> {
+        Ok(uuid::Uuid::from_u128(n).to_string().parse()?)
+    }
+
+    #[test]
+    fn one_process_at_a_time_and_the_id_stays() -> Result<()> {
+        let directory = tempfile::tempdir()?;
+        let path = directory.path().join("state");
+        let state = State::open(&path, &id(1)?)?;
+        let second = State::open(&path, &id(2)?)
+            .err()
+            .map(|e| e.to_string())
+            .unwrap_or_default();
+        assert!(
+            second.ends_with(&format!("in use by process {}", std::process::id())),
+            "{second}"
+        );
+        drop(state);
+        assert_eq!(State::open(&path, &id(3)?)?.instance(), &id(1)?);
+        Ok(())
+    }
+
+    #[test]
+    fn a_directory_that_others_can_read_is_refused() -> Result<()> {
+        let directory = tempfile::tempdir()?;
+        fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o755))?;
+        assert!(matches!(
+            State::open(directory.path(), &id(1)?),
+            Err(StateError::Open { .. })
+        ));
+        Ok(())
+    }
+}

@@ -1,0 +1,126 @@
+//! Reads a JSON body: its declared type, its size, its time, its form; each has its own refusal.
+
+use bytes::Bytes;
+use http_body_util::{BodyExt, LengthLimitError, Limited};
+use hyper::Request;
+use hyper::body::{Body, Incoming};
+use hyper::header::CONTENT_TYPE;
+use serde::de::DeserializeOwned;
+
+use crate::core::limits::{BODY_BYTES, REQUEST_TIME};
+use crate::core::problem::{Problem, ProblemKind};
+
+/// Reads and parses the body.
+///
+/// # Errors
+/// 415, 413, 408, 400 or 422, in this order of checks; 422 names the field.
+pub async fn json<T: DeserializeOwned>(request: Request<Incoming>) -> Result<T, Problem> {
+    let (parts, body) = request.into_parts();
+    let kind = parts
+        .headers
+        .get(CONTENT_TYPE)
+        .and_then(|kind| kind.to_str().ok())
+        .unwrap_or("");
+    let essence = kind.split(';').next().unwrap_or("").trim();
+    if !essence.eq_ignore_ascii_case("application/json") {
+        let detail = format!("the content type is {essence:?}");
+        return Err(Problem::new(ProblemKind::UnsupportedMediaType, detail)
+            .hint("send `Content-Type: application/json`"));
+    }
+    parse(&read(body).await?)
+}
+
+async fn read(body: Incoming) -> Result<Bytes, Problem> {
+    let too_large = || {
+        let detail = format!("a body may have {BODY_BYTES} bytes at most");
+        Problem::new(ProblemKind::BodyTooLarge, detail)
+    };
+    // What declares itself too large is not read at all.
+    if body.size_hint().lower() > BODY_BYTES as u64 {
+        return Err(too_large());
+    }
+    let body = Limited::new(body, BODY_BYTES).collect();
+    match tokio::time::timeout(REQUEST_TIME, body).await {
+        Ok(Ok(body)) => Ok(body.to_bytes()),
+        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(too_large()),
+        Ok(Err(_)) => Err(Problem::new(
+            ProblemKind::BadRequest,
+            "the body ended early",
+        )),
+        Err(_) => Err(Problem::new(
+            ProblemKind::RequestTimeout,
+            "the body did not come in time",
+        )),
+    }
+}
+
+/// Parses JSON; the error names the place or the field.
+///
+/// # Errors
+/// 400 for what is no JSON, 422 for JSON of another form.
+pub fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
+    let mut json = serde_json::Deserializer::from_slice(bytes);
+    let value = serde_path_to_error::deserialize(&mut json).map_err(|error| {
+        let path = error.path().to_string();
+        let inner = error.into_inner();
+        if inner.is_data() {
+            // Serde names an unknown or missing field itself; the path names the others.
+            let at = if path == "." {
+                String::new()
+            } else {
+                format!("{path}: ")
+            };
+            return Problem::new(ProblemKind::InvalidField, format!("{at}{inner}"));
+        }
+        Problem::new(ProblemKind::MalformedJson, inner)
+    })?;
+    json.end()
+        .map_err(|error| Problem::new(ProblemKind::MalformedJson, error))?;
+    Ok(value)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::core::message::MessageBody;
+
+    #[test]
+    fn what_is_wrong_decides_the_kind_and_the_field_is_named() {
+        for (json, kind, word) in [
+            ("", ProblemKind::MalformedJson, "EOF"),
+            ("{\"message\":", ProblemKind::MalformedJson, "EOF"),
+            ("{'message':1}", ProblemKind::MalformedJson, "key"),
+            (
+                "{\"message\":\"x\"} trailing",
+                ProblemKind::MalformedJson,
+                "trailing",
+            ),
+            ("[]", ProblemKind::InvalidField, "MessageBody"),
+            (r#"[null,"x",null,null,null]"#, ProblemKind::InvalidField, "object"),
+            ("{}", ProblemKind::InvalidField, "`message`"),
+            ("{\"message\":7}", ProblemKind::InvalidField, "message: "),
+            (
+                "{\"message\":\"x\",\"user\":[]}",
+                ProblemKind::InvalidField,
+                "user: ",
+            ),
+            (
+                "{\"message\":\"x\",\"colour\":1}",
+                ProblemKind::InvalidField,
+                "`colour`",
+            ),
+            (
+                "{\"message\":\"x\",\"message\":\"y\"}",
+                ProblemKind::InvalidField,
+                "`message`",
+            ),
+        ] {
+            let problem = parse::<MessageBody>(json.as_bytes()).err();
+            let problem = problem
+                .map(|p| (p.kind, p.detail))
+                .unwrap_or((kind, String::new()));
+            assert_eq!(problem.0, kind, "{json}: {}", problem.1);
+            assert!(problem.1.contains(word), "{json}: {}", problem.1);
+        }
+    }
+}
