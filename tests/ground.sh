@@ -134,21 +134,28 @@ expose() { # HOST USER PATH
     local host=$1 user=$2 path=$3 part='' rest=$3/ entry name
     may() { setpriv --reuid "$user" --regid "$user" --init-groups test "$@"; }
     same() { [ "$(stat -c %d:%i "$1" 2>/dev/null)" = "$(stat -c %d:%i "$2")" ]; }
+    covered() { [ "$(findmnt -n -o SOURCE --mountpoint "$1" | tail -n 1)" = noclaw-ground ]; }
     cover() { mount -t tmpfs -o mode=755,size=1m noclaw-ground "$1"; }
     show() { # PATH
         if [ -L "$host$1" ]; then cp -P "$host$1" "$1" && return; fi
         if [ -d "$host$1" ]; then mkdir -p "$1"; else [ -e "$1" ] || : >"$1"; fi
         mount --rbind "$host$1" "$1"
     }
+    [ -d "$host$path" ] || { echo "ground: $path was mounted after the ground was made: tests/ground.sh --stop" >&2 && exit 69; }
     while [ -n "$rest" ]; do # the folders above
         part=$part${rest%%/*} rest=${rest#*/}
         [ "$part" = "$path" ] || [ -z "$part" ] || [ ! -d "$part" ] || may -x "$part" || cover "$part"
         part=$part/
     done
-    same "$path" "$host$path" || mountpoint -q "$path" || show "$path"
-    ! { may -x "$path" && may -r "$path" && same "$path" "$host$path"; } || return 0
+    if ! covered "$path"; then
+        if ! same "$path" "$host$path"; then # not mounted yet, or removed and made anew
+            ! mountpoint -q "$path" || umount -l "$path"
+            show "$path"
+        fi
+        if may -x "$path" && may -r "$path"; then return; fi
+        cover "$path"
+    fi
     # The checkout itself is closed to others: what is in it is mounted piece by piece, and again where it was replaced.
-    same "$path" "$host$path" && cover "$path"
     for entry in "$host$path"/* "$host$path"/.[!.]*; do
         name=$path/${entry##*/}
         if [ ! -e "$entry" ] || same "$name" "$entry"; then continue; fi
@@ -299,7 +306,7 @@ visit() { # CMD…
     (become test -x "$PWD") || fail 77 "$user cannot enter $PWD" "start it from $checkout"
     # In the background, for a shell that waits for a foreground command forwards no signal; the terminal and standard
     # input stay CMD's. If this script is killed, CMD is told to end.
-    options=(--default-signal=INT,QUIT --chdir="$PWD")
+    options=(--default-signal=INT --default-signal=QUIT --chdir="$PWD")
     death=TERM become "${environment[@]}" "$@" <&0 &
     command=$!
     options=()
