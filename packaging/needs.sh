@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Names what is missing on this machine to build and run NoClaw, and installs it: on a terminal after
 # asking; at once with YES=1, or as root without a terminal. Otherwise it prints the command and exits
-# 69. Silent and quick when nothing is missing. It knows Debian's and Fedora's families.
+# 69. Silent and quick when nothing is missing. It knows Debian's and Fedora's families. With --checks:
+# also what `make check` needs.
 set -eu
 
 # What is looked for, the package that has it in Debian and in Fedora ("-": not needed there), why.
@@ -23,6 +24,9 @@ setpriv         util-linux         util-linux       the test ground
 git             git                git              keeps the source
 ca-roots        ca-certificates    ca-certificates  TLS to the model
 zones           tzdata             tzdata           time zones of users
+'
+[ "${1:-}" != --checks ] || needs+='
+shellcheck      shellcheck         ShellCheck       checks these scripts
 '
 
 any() { # FILE…

@@ -1,0 +1,48 @@
+# The one entry point, for people and for CI. Each target says below what it does.
+.DEFAULT_GOAL := help
+.PHONY: help run test check ground build install install-cell clean
+
+PREFIX ?= /usr/local
+TRIPLE := $(shell uname -m)-unknown-linux-gnu
+CELL := target/cell/$(TRIPLE)/release/noclaw-cell
+
+# A message is anybody's text: what stands on make's command line is passed on as it is, without
+# make's or a shell's expansion.
+define verbatim
+ifneq ($(origin $(1)),undefined)
+override $(1) := $$(value $(1))
+export $(1)
+endif
+endef
+$(foreach name,MESSAGE MODEL_API API_KEY_FILE YES,$(eval $(call verbatim,$(name))))
+
+help: ## this list
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 14
+
+run: ## try NoClaw: [MESSAGE=…] [MODEL_API=URL] [API_KEY_FILE=FILE] [YES=1]
+	@packaging/run.sh
+
+test: ## all tests that need no virtual machine, on real cells: [ARGS="--test story"]
+	@packaging/test.sh $(ARGS)
+
+check: ## format, lints, documentation, tidiness, dependencies
+	@packaging/check.sh
+
+ground: ## a command in the test ground, for root: ARGS="podman ps -a"
+	@tests/ground.sh $(ARGS)
+
+build: ## the program and the launcher, for release
+	@packaging/build.sh
+
+install: install-cell ## what `make build` made: [DESTDIR=] [PREFIX=/usr/local]
+	install -Dm 755 target/release/noclaw $(DESTDIR)$(PREFIX)/bin/noclaw
+
+install-cell: ## the launcher and the image's recipe alone
+	install -Dm 755 $(CELL) $(DESTDIR)$(PREFIX)/lib/noclaw/noclaw-cell
+	install -d $(DESTDIR)$(PREFIX)/share/noclaw/containerfiles
+	install -m 644 containerfiles/Containerfile containerfiles/*.txt \
+		$(DESTDIR)$(PREFIX)/share/noclaw/containerfiles
+	install -m 755 containerfiles/*.sh $(DESTDIR)$(PREFIX)/share/noclaw/containerfiles
+
+clean: ## everything that was built; not the image
+	cargo clean

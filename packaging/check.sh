@@ -1,0 +1,20 @@
+#!/usr/bin/env bash
+# `make check`: what needs no Podman. The first failure ends it.
+# shellcheck source=packaging/steps.sh
+. "$(dirname "${BASH_SOURCE[0]}")/steps.sh"
+
+step() { # CMD…
+    say "check: $*"
+    "$@"
+}
+
+packaging/needs.sh --checks
+step shellcheck -x tests/*.sh packaging/*.sh containerfiles/*.sh .ci/run
+step cargo fmt --all --check
+step cargo clippy --quiet --workspace --all-targets -- -D warnings
+RUSTDOCFLAGS='-D warnings' step cargo doc --quiet --workspace --no-deps --document-private-items
+step cargo test --quiet --test tidy
+
+PATH=$checkout/target/tools/bin:$PATH
+command -v cargo-deny >/dev/null || step cargo install --quiet --locked cargo-deny --root target/tools
+step cargo deny --log-level warn check licenses bans sources
