@@ -11,7 +11,12 @@
 //! | 1 | [`store`], [`cell`], [`gateway`], [`host`], [`http`] | state; the container and its door; the model; the machine; HTTP plumbing |
 //! | 0 | [`core`] | pure rules |
 
+pub mod assistant;
 pub mod cell;
+pub mod channels;
+pub mod commands;
 pub mod core;
+pub mod gateway;
 pub mod host;
 pub mod http;
+pub mod store;

@@ -44,6 +44,13 @@ pub enum AgentError {
     Garbage(u32, String),
 }
 
+impl AgentError {
+    /// Whether the agent is no longer there: how it ended is known elsewhere.
+    pub const fn is_end(&self) -> bool {
+        matches!(self, Self::Ended | Self::Broke(_) | Self::Deaf)
+    }
+}
+
 /// The agent, as far as its streams go.
 pub struct Agent {
     up: Incoming,
@@ -77,15 +84,14 @@ impl Agent {
     /// When it is not.
     pub async fn initialize(&mut self, instructions: &str) -> Result<(), AgentError> {
         const ID: &str = "initialize";
-        self.write(stream_json::initialize(ID, instructions))
-            .await?;
+        self.write(stream_json::initialize(ID, instructions)).await?;
         loop {
             match self.next().await? {
-                Line::Control { id, error: None } if id == ID => return Ok(()),
-                Line::Control {
-                    id,
-                    error: Some(error),
-                } if id == ID => {
+                Line::Control { id, error: None } if id == ID => {
+                    tracing::debug!("the agent is ready");
+                    return Ok(());
+                }
+                Line::Control { id, error: Some(error) } if id == ID => {
                     return Err(AgentError::Refused(error));
                 }
                 _ => {}
@@ -111,6 +117,7 @@ impl Agent {
 
     /// Tells the agent that nothing more comes; it then exits.
     pub fn close(&mut self) {
+        tracing::debug!("the agent is told that nothing more comes");
         self.down = None;
     }
 
@@ -141,10 +148,7 @@ impl Agent {
     fn count_broken(&mut self, line: &[u8]) -> Result<(), AgentError> {
         self.broken += 1;
         let shown: String = String::from_utf8_lossy(line).chars().take(200).collect();
-        tracing::debug!(
-            line = shown,
-            "the agent wrote a line that is not its protocol"
-        );
+        tracing::debug!(line = shown, "the agent wrote a line that is not its protocol");
         if self.broken > AGENT_BROKEN_LINES {
             return Err(AgentError::Garbage(self.broken, shown));
         }
@@ -166,10 +170,7 @@ impl Agent {
             }
             self.searched = self.buffer.len();
             if self.searched > AGENT_LINE_BYTES {
-                return Err(AgentError::TooMuch {
-                    what: "a line",
-                    most: AGENT_LINE_BYTES,
-                });
+                return Err(AgentError::TooMuch { what: "a line", most: AGENT_LINE_BYTES });
             }
             let Some(frame) = self.up.frame().await else {
                 return Err(AgentError::Ended);
@@ -180,10 +181,7 @@ impl Agent {
             };
             self.read += data.len();
             if self.read > AGENT_BYTES {
-                return Err(AgentError::TooMuch {
-                    what: "output",
-                    most: AGENT_BYTES,
-                });
+                return Err(AgentError::TooMuch { what: "output", most: AGENT_BYTES });
             }
             self.buffer.extend_from_slice(data);
         }

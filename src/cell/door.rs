@@ -66,11 +66,7 @@ pub enum DoorError {
 }
 
 fn said(stderr: &str) -> String {
-    if stderr.is_empty() {
-        String::new()
-    } else {
-        format!("; its last words: {stderr}")
-    }
+    if stderr.is_empty() { String::new() } else { format!("; its last words: {stderr}") }
 }
 
 enum Knock {
@@ -168,18 +164,9 @@ impl Door {
                 },
                 () = ended.closing.notified() => {}
             }
-            ended
-                .knocks
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .take();
+            ended.knocks.lock().unwrap_or_else(PoisonError::into_inner).take();
         });
-        Self {
-            room,
-            knocks,
-            stderr,
-            driver,
-        }
+        Self { room, knocks, stderr, driver }
     }
 
     /// Waits for the preflight.
@@ -200,9 +187,7 @@ impl Door {
     pub async fn agent(&mut self) -> Result<(Incoming, mpsc::Sender<Bytes>), DoorError> {
         match self.next("before the agent started").await? {
             Knock::Agent(up, down) => Ok((up, down)),
-            _ => Err(DoorError::Breach(
-                "the agent's streams did not come next".to_owned(),
-            )),
+            _ => Err(DoorError::Breach("the agent's streams did not come next".to_owned())),
         }
     }
 
@@ -213,9 +198,7 @@ impl Door {
     pub async fn exit(&mut self) -> Result<Exit, DoorError> {
         match self.next("before it said how the agent ended").await? {
             Knock::Exit(exit) => Ok(exit),
-            _ => Err(DoorError::Breach(
-                "the agent's end did not come next".to_owned(),
-            )),
+            _ => Err(DoorError::Breach("the agent's end did not come next".to_owned())),
         }
     }
 
@@ -230,25 +213,19 @@ impl Door {
     pub fn lost(&self, when: &'static str) -> DoorError {
         match self.breach() {
             Some(breach) => DoorError::Breach(breach),
-            None => DoorError::Lost {
-                when,
-                stderr: self.stderr.text(),
-            },
+            None => DoorError::Lost { when, stderr: self.stderr.text() },
         }
     }
 
     fn breach(&self) -> Option<String> {
-        self.room
-            .breach
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+        self.room.breach.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
 
 impl Room {
     async fn answer(&self, request: Request<Incoming>) -> Response<Body> {
         let path = request.uri().path().to_owned();
+        tracing::debug!(path, "through the door");
         if let Some(rest) = path.strip_prefix("/model")
             && rest.starts_with('/')
         {
@@ -262,10 +239,7 @@ impl Room {
             _ => return self.breach(StatusCode::NOT_FOUND, format!("no route {path}")),
         };
         if request.method() != Method::POST || !self.step(wanted, next) {
-            return self.breach(
-                StatusCode::CONFLICT,
-                format!("{path} is not what comes next"),
-            );
+            return self.breach(StatusCode::CONFLICT, format!("{path} is not what comes next"));
         }
         let result = match wanted {
             Next::Hello => self.hello(request).await,
@@ -287,10 +261,7 @@ impl Room {
 
     fn breach(&self, status: StatusCode, what: String) -> Response<Body> {
         let answer = text(status, &what);
-        self.breach
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .get_or_insert(what);
+        self.breach.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(what);
         self.closing.notify_one();
         answer
     }
@@ -299,9 +270,7 @@ impl Room {
         let hello: Hello = read(request).await?;
         if hello.protocol != PROTOCOL {
             let theirs = hello.protocol;
-            return Err(format!(
-                "the launcher speaks protocol {theirs}, this service {PROTOCOL}"
-            ));
+            return Err(format!("the launcher speaks protocol {theirs}, this service {PROTOCOL}"));
         }
         Ok(Response::new(full(self.job.clone())))
     }
@@ -309,14 +278,10 @@ impl Room {
     async fn preflight(&self, request: Request<Incoming>) -> Result<Response<Body>, String> {
         let preflight = read(request).await?;
         let (verdict, judged) = oneshot::channel();
-        self.tell(Knock::Preflight(Box::new(preflight), verdict))
-            .await;
+        self.tell(Knock::Preflight(Box::new(preflight), verdict)).await;
         Ok(match judged.await {
             Ok(true) => text(StatusCode::NO_CONTENT, ""),
-            _ => text(
-                StatusCode::FORBIDDEN,
-                "the preflight falls short of the plan",
-            ),
+            _ => text(StatusCode::FORBIDDEN, "the preflight falls short of the plan"),
         })
     }
 
@@ -324,10 +289,7 @@ impl Room {
         let (down, lines) = mpsc::channel(LINES);
         self.tell(Knock::Agent(request.into_body(), down)).await;
         let lines = futures_util::stream::unfold(lines, |mut lines| async {
-            lines
-                .recv()
-                .await
-                .map(|line| (Ok(Frame::data(line)), lines))
+            lines.recv().await.map(|line| (Ok(Frame::data(line)), lines))
         });
         Ok(Response::new(BodyExt::boxed(StreamBody::new(lines))))
     }
@@ -339,11 +301,7 @@ impl Room {
     }
 
     async fn tell(&self, knock: Knock) {
-        let sender = self
-            .knocks
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone();
+        let sender = self.knocks.lock().unwrap_or_else(PoisonError::into_inner).clone();
         if let Some(sender) = sender {
             // If the story has ended, so has the door.
             sender.send(knock).await.ok();
@@ -352,16 +310,10 @@ impl Room {
 
     async fn model_request(&self, request: Request<Incoming>) -> Response<Body> {
         if *self.next.lock().unwrap_or_else(PoisonError::into_inner) != Next::Exit {
-            return self.breach(
-                StatusCode::CONFLICT,
-                "a model request without an agent".into(),
-            );
+            return self.breach(StatusCode::CONFLICT, "a model request without an agent".into());
         }
         let (mut parts, body) = request.into_parts();
-        let own = parts
-            .uri
-            .path_and_query()
-            .and_then(|all| all.as_str().strip_prefix("/model"));
+        let own = parts.uri.path_and_query().and_then(|all| all.as_str().strip_prefix("/model"));
         match own.and_then(|own| own.parse::<Uri>().ok()) {
             Some(own) => parts.uri = own,
             None => return text(StatusCode::BAD_REQUEST, "not a path"),
@@ -372,12 +324,8 @@ impl Room {
 
 async fn read<T: DeserializeOwned>(request: Request<Incoming>) -> Result<T, String> {
     let route = request.uri().path().to_owned();
-    let body = Limited::new(request.into_body(), DOOR_BODY_BYTES)
-        .collect()
-        .await;
-    let body = body
-        .map_err(|error| format!("{route}: {error}"))?
-        .to_bytes();
+    let body = Limited::new(request.into_body(), DOOR_BODY_BYTES).collect().await;
+    let body = body.map_err(|error| format!("{route}: {error}"))?.to_bytes();
     serde_json::from_slice(&body).map_err(|error| format!("{route}: {error}"))
 }
 
@@ -388,7 +336,5 @@ fn text(status: StatusCode, text: &str) -> Response<Body> {
 }
 
 fn full(bytes: impl Into<Bytes>) -> Body {
-    Full::new(bytes.into())
-        .map_err(|never| match never {})
-        .boxed()
+    Full::new(bytes.into()).map_err(|never| match never {}).boxed()
 }

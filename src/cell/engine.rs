@@ -4,10 +4,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use podman_api::Error as ApiError;
-use podman_api::opts::{ContainerDeleteOpts, ContainerListFilter, ContainerListOpts};
+use podman_api::opts::{ContainerDeleteOpts, ContainerListFilter, ContainerListOpts, ImageTagOpts};
 use podman_api::{ApiVersion, Podman as Api};
-
-use crate::core::ids::InstanceId;
 
 /// An error of Podman's, and what was asked.
 #[derive(Debug, thiserror::Error)]
@@ -43,9 +41,7 @@ impl Engine {
     /// Podman at this socket.
     pub fn at(socket: &Path) -> Self {
         // 4.0 is served by 4.3 and by 5.x; `adjust_api_version` would pick a wrong one.
-        Self {
-            api: Api::unix_versioned(socket, ApiVersion::new(4, Some(0), Some(0))),
-        }
+        Self { api: Api::unix_versioned(socket, ApiVersion::new(4, Some(0), Some(0))) }
     }
 
     /// Whether it answers.
@@ -53,11 +49,7 @@ impl Engine {
     /// # Errors
     /// When it does not.
     pub async fn ping(&self) -> Result<(), EngineError> {
-        self.api
-            .ping()
-            .await
-            .map(drop)
-            .map_err(during("answer a ping"))
+        self.api.ping().await.map(drop).map_err(during("answer a ping"))
     }
 
     /// What it is.
@@ -67,18 +59,12 @@ impl Engine {
     pub async fn info(&self) -> Result<Info, EngineError> {
         let info = self.api.info().await.map_err(during("tell about itself"))?;
         let (rootless, controllers) = match info.host {
-            Some(host) => (
-                host.security.and_then(|s| s.rootless),
-                host.cgroup_controllers,
-            ),
+            Some(host) => (host.security.and_then(|s| s.rootless), host.cgroup_controllers),
             None => (None, None),
         };
         Ok(Info {
             version: info.version.and_then(|v| v.version).unwrap_or_default(),
-            storage_driver: info
-                .store
-                .and_then(|s| s.graph_driver_name)
-                .unwrap_or_default(),
+            storage_driver: info.store.and_then(|s| s.graph_driver_name).unwrap_or_default(),
             rootless: rootless.unwrap_or_default(),
             controllers: controllers.unwrap_or_default(),
         })
@@ -89,12 +75,7 @@ impl Engine {
     /// # Errors
     /// Podman's.
     pub async fn init(&self, id: &str) -> Result<(), EngineError> {
-        self.api
-            .containers()
-            .get(id)
-            .init()
-            .await
-            .map_err(during("init the container"))
+        self.api.containers().get(id).init().await.map_err(during("init the container"))
     }
 
     /// Starts an initialised container.
@@ -102,12 +83,7 @@ impl Engine {
     /// # Errors
     /// Podman's.
     pub async fn start(&self, id: &str) -> Result<(), EngineError> {
-        self.api
-            .containers()
-            .get(id)
-            .start(None)
-            .await
-            .map_err(during("start the container"))
+        self.api.containers().get(id).start(None).await.map_err(during("start the container"))
     }
 
     /// Kills and removes a container. One that is gone already is no error.
@@ -115,40 +91,32 @@ impl Engine {
     /// # Errors
     /// Podman's.
     pub async fn delete(&self, id: &str) -> Result<(), EngineError> {
-        let opts = ContainerDeleteOpts::builder()
-            .force(true)
-            .volumes(true)
-            .timeout(0)
-            .build();
+        let opts = ContainerDeleteOpts::builder().force(true).volumes(true).timeout(0).build();
         match self.api.containers().get(id).delete(&opts).await {
             Err(error) if is_missing(&error) => Ok(()),
             result => result.map_err(during("delete the container")),
         }
     }
 
-    /// The ids of all containers of an instance, running or not.
+    /// Gives an image another name, `REPOSITORY:TAG`.
     ///
     /// # Errors
     /// Podman's.
-    pub async fn list(&self, instance: &InstanceId) -> Result<Vec<String>, EngineError> {
-        let label = ContainerListFilter::LabelKeyVal(
-            super::LABEL_INSTANCE.to_owned(),
-            instance.as_str().to_owned(),
-        );
-        let opts = ContainerListOpts::builder()
-            .all(true)
-            .filter([label])
-            .build();
-        let found = self
-            .api
-            .containers()
-            .list(&opts)
-            .await
-            .map_err(during("list containers"))?;
-        Ok(found
-            .into_iter()
-            .filter_map(|container| container.id)
-            .collect())
+    pub async fn tag(&self, image: &str, name: &str) -> Result<(), EngineError> {
+        let (repository, tag) = name.rsplit_once(':').unwrap_or((name, "latest"));
+        let opts = ImageTagOpts::builder().repo(repository).tag(tag).build();
+        self.api.images().get(image).tag(&opts).await.map_err(during("name the image"))
+    }
+
+    /// The ids of all containers with a label, running or not.
+    ///
+    /// # Errors
+    /// Podman's.
+    pub async fn list(&self, label: &str, value: &str) -> Result<Vec<String>, EngineError> {
+        let label = ContainerListFilter::LabelKeyVal(label.to_owned(), value.to_owned());
+        let opts = ContainerListOpts::builder().all(true).filter([label]).build();
+        let found = self.api.containers().list(&opts).await.map_err(during("list containers"))?;
+        Ok(found.into_iter().filter_map(|container| container.id).collect())
     }
 
     /// Whether a container exists.
@@ -156,12 +124,7 @@ impl Engine {
     /// # Errors
     /// Podman's.
     pub async fn exists(&self, id: &str) -> Result<bool, EngineError> {
-        self.api
-            .containers()
-            .get(id)
-            .exists()
-            .await
-            .map_err(during("look for the container"))
+        self.api.containers().get(id).exists().await.map_err(during("look for the container"))
     }
 
     /// Removes a container and sees it absent; tries until `within` has passed.

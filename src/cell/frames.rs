@@ -50,13 +50,7 @@ pub struct Attached<S> {
 impl<S> Attached<S> {
     /// Wraps the stream of an attach request.
     pub fn new(stream: S) -> Self {
-        Self {
-            stream,
-            head: [0; HEAD],
-            have: 0,
-            left: 0,
-            tail: Tail::default(),
-        }
+        Self { stream, head: [0; HEAD], have: 0, left: 0, tail: Tail::default() }
     }
 
     /// A handle to the last bytes of standard error.
@@ -173,13 +167,7 @@ mod tests {
 
     #[tokio::test]
     async fn the_two_streams_are_told_apart() -> std::io::Result<()> {
-        let bytes = [
-            frame(1, b"ab"),
-            frame(2, b"oops\n"),
-            frame(1, b""),
-            frame(1, b"cd"),
-        ]
-        .concat();
+        let bytes = [frame(1, b"ab"), frame(2, b"oops\n"), frame(1, b""), frame(1, b"cd")].concat();
         let (out, err) = read(&bytes).await;
         assert_eq!((out?.as_slice(), err.as_str()), (&b"abcd"[..], "oops"));
         Ok(())

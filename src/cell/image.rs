@@ -1,9 +1,24 @@
-//! Which image cells are made of. Building it is `commands/image.rs`'s.
+//! Which image cells are made of, its recipe's hash, and its self-test. Building it is
+//! `commands/image.rs`'s.
+
+use std::path::Path;
+
+use sha2::{Digest, Sha256};
 
 use super::podman::{Podman, PodmanError};
+use super::{CellError, Cells};
 
 /// The image that serves. A new one takes the name only after its self-test.
 pub const CURRENT: &str = "localhost/noclaw-agent:latest";
+/// The image that was built and has not yet passed its self-test.
+pub const CANDIDATE: &str = "localhost/noclaw-agent:candidate";
+/// What goes into the recipe's hash; another byte in one of them is another image.
+const RECIPE: [&str; 5] =
+    ["Containerfile", "agent-requirements.txt", "packages.txt", "base.sh", "build.sh"];
+/// What an agent expects to find.
+const SELF_TEST: &str = "set -e; claude --version; for tool in git rg jq python3 pdftotext file unzip; \
+    do command -v $tool; done; test -e /usr/share/zoneinfo/Europe/Berlin; \
+    test -e /etc/ssl/certs/ca-certificates.crt; test ! -e /etc/claude-code";
 /// Label: the agent's version.
 pub const LABEL_AGENT: &str = "io.noclaw.agent";
 /// Label: the hash of the recipe it was built by.
@@ -33,12 +48,7 @@ pub async fn current(podman: &Podman) -> Result<Option<AgentImage>, PodmanError>
         return Ok(None);
     };
     let labels = image.labels.unwrap_or_default();
-    let label = |name| {
-        labels
-            .get(name)
-            .cloned()
-            .unwrap_or_else(|| "unknown".to_owned())
-    };
+    let label = |name| labels.get(name).cloned().unwrap_or_else(|| "unknown".to_owned());
     Ok(Some(AgentImage {
         id: image.id,
         agent: label(LABEL_AGENT),
@@ -46,4 +56,39 @@ pub async fn current(podman: &Podman) -> Result<Option<AgentImage>, PodmanError>
         created: image.created,
         size: image.size,
     }))
+}
+
+/// The hash of the recipe in a folder.
+///
+/// # Errors
+/// When one of its files cannot be read.
+pub fn recipe(folder: &Path) -> std::io::Result<String> {
+    let mut hash = Sha256::new();
+    for file in RECIPE {
+        hash.update(std::fs::read(folder.join(file))?);
+    }
+    Ok(hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
+}
+
+/// Why a candidate does not serve.
+#[derive(Debug, thiserror::Error)]
+pub enum SelfTestError {
+    /// Its container cannot be made.
+    #[error(transparent)]
+    Cell(#[from] CellError),
+    /// Something is missing in it.
+    #[error("the new image fails its self-test with status {0}; the old one serves on")]
+    Failed(i64),
+}
+
+/// Tests the candidate in a container as confined as a cell; if it passes, it serves from now on.
+/// Podman copies the image once for a cell's users: that has happened then, too.
+///
+/// # Errors
+/// See [`SelfTestError`].
+pub async fn self_test(cells: &Cells) -> Result<(), SelfTestError> {
+    match cells.try_out(CANDIDATE, &["/bin/bash", "-c", SELF_TEST]).await? {
+        0 => Ok(cells.engine().tag(CANDIDATE, CURRENT).await.map_err(CellError::from)?),
+        status => Err(SelfTestError::Failed(status)),
+    }
 }

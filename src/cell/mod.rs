@@ -73,10 +73,7 @@ pub struct Cell {
 impl Cells {
     /// Cells of the Podman at this socket.
     pub fn at(socket: &Path) -> Self {
-        Self {
-            podman: Podman::at(socket),
-            engine: Engine::at(socket),
-        }
+        Self { podman: Podman::at(socket), engine: Engine::at(socket) }
     }
 
     /// Our own requests.
@@ -95,11 +92,32 @@ impl Cells {
     /// Podman's.
     pub async fn create(&self, plan: &CellPlan) -> Result<Cell, CellError> {
         let request = request(plan);
+        match within("create a container", self.podman.create(&request)).await {
+            Ok(id) => Ok(Cell { id, cells: self.clone() }),
+            Err(error) => {
+                // Podman may have made it all the same, only too late.
+                self.remove_labelled(LABEL_RUN, &plan.run.to_string()).await.ok();
+                Err(error)
+            }
+        }
+    }
+
+    /// Runs a program in a container as confined as a cell, without any mount of the host's, and
+    /// returns its exit status.
+    ///
+    /// # Errors
+    /// Podman's.
+    pub async fn try_out(&self, image: &str, program: &[&str]) -> Result<i64, CellError> {
+        let request = Create { entrypoint: program, ..base(image) };
         let id = within("create a container", self.podman.create(&request)).await?;
-        Ok(Cell {
-            id,
-            cells: self.clone(),
-        })
+        let cell = Cell { id, cells: self.clone() };
+        let run = async {
+            within("start the container", self.engine.start(&cell.id)).await?;
+            within("run to its end", self.podman.wait(&cell.id)).await
+        };
+        let status = run.await;
+        cell.end().await?;
+        status
     }
 
     /// Removes every container of an instance and sees them absent.
@@ -107,7 +125,11 @@ impl Cells {
     /// # Errors
     /// Podman's; some may have been removed then.
     pub async fn remove_all(&self, instance: &InstanceId) -> Result<usize, EngineError> {
-        let left = self.engine.list(instance).await?;
+        self.remove_labelled(LABEL_INSTANCE, instance.as_str()).await
+    }
+
+    async fn remove_labelled(&self, label: &str, value: &str) -> Result<usize, EngineError> {
+        let left = self.engine.list(label, value).await?;
         for id in &left {
             self.engine.remove(id, CELL_END).await?;
         }
@@ -131,6 +153,7 @@ impl Cell {
         let streams = within("attach to the container", podman.attach(&self.id)).await?;
         let door = Door::open(streams, job, model);
         within("start the container", engine.start(&self.id)).await?;
+        tracing::debug!("the container has started");
         Ok(door)
     }
 
@@ -163,51 +186,47 @@ fn request(plan: &CellPlan) -> Create<'_> {
         (LABEL_RUN, plan.run.to_string()),
         (LABEL_USER, plan.user.to_string()),
     ];
-    let limit = |kind, most| RLimit {
-        kind,
-        soft: most,
-        hard: most,
-    };
     Create {
-        image: &plan.image,
         entrypoint: &[LAUNCHER],
-        command: &[],
         labels: labels.into(),
+        stdin: true,
+        resource_limits: resources(plan),
+        mounts: mounts(plan),
+        ..base(&plan.image)
+    }
+}
+
+/// What every container of ours has in common.
+fn base(image: &str) -> Create<'_> {
+    let limit = |kind, most| RLimit { kind, soft: most, hard: most };
+    Create {
+        image,
+        entrypoint: &[],
+        command: &[],
+        labels: [].into(),
         user: "1000:1000",
-        userns: Namespace {
-            nsmode: "keep-id",
-            value: "uid=1000,gid=1000",
-        },
-        netns: Namespace {
-            nsmode: "none",
-            value: "",
-        },
+        userns: Namespace { nsmode: "keep-id", value: "uid=1000,gid=1000" },
+        netns: Namespace { nsmode: "none", value: "" },
         cap_drop: &["all"],
         no_new_privileges: true,
         read_only_filesystem: true,
-        stdin: true,
+        stdin: false,
         log_configuration: LogConfiguration { driver: "none" },
         volatile: true,
         image_volume_mode: "ignore",
         env: [("HOME", "/home/agent")].into(),
         httpproxy: false,
-        resource_limits: resources(plan),
-        r_limits: vec![
-            limit("nofile", CELL_NOFILE),
-            limit("fsize", CELL_FSIZE),
-            limit("core", 0),
-        ],
-        mounts: mounts(plan),
+        resource_limits: podman::Resources::default(),
+        r_limits: vec![limit("nofile", CELL_NOFILE), limit("fsize", CELL_FSIZE), limit("core", 0)],
+        mounts: scratch(),
     }
 }
 
 fn resources(plan: &CellPlan) -> podman::Resources {
     let enforced = |controller| !plan.accept_without.contains(&controller);
     podman::Resources {
-        memory: enforced(Controller::Memory).then_some(podman::Memory {
-            limit: plan.memory,
-            swap: plan.memory,
-        }),
+        memory: enforced(Controller::Memory)
+            .then_some(podman::Memory { limit: plan.memory, swap: plan.memory }),
         pids: enforced(Controller::Pids).then_some(podman::Pids { limit: plan.pids }),
         cpu: enforced(Controller::Cpu).then_some(podman::Cpu {
             quota: plan.cpu_millis * CPU_PERIOD / 1000,
@@ -217,7 +236,18 @@ fn resources(plan: &CellPlan) -> podman::Resources {
 }
 
 fn mounts(plan: &CellPlan) -> Vec<Mount> {
-    let options = |list: &[&str]| list.iter().map(ToString::to_string).collect();
+    let ours = plan.mounts.iter().map(|mount| Mount {
+        destination: mount.destination.clone(),
+        kind: "bind",
+        source: mount.source.clone(),
+        // `bind`, never `rbind`: what the owner mounts below a folder is not part of it.
+        options: options(&[if mount.read_only { "ro" } else { "rw" }, "bind", "nosuid", "nodev"]),
+    });
+    ours.chain(scratch()).collect()
+}
+
+/// The file systems of a cell's own, gone with it.
+fn scratch() -> Vec<Mount> {
     let tmpfs = |destination: &str, list: &[&str]| Mount {
         destination: destination.to_owned(),
         kind: "tmpfs",
@@ -225,23 +255,14 @@ fn mounts(plan: &CellPlan) -> Vec<Mount> {
         // Else Podman copies the image's files up: slow, and root's.
         options: options(&[list, &["rw", "nosuid", "nodev", "notmpcopyup"]].concat()),
     };
-    let ours = plan.mounts.iter().map(|mount| Mount {
-        destination: mount.destination.clone(),
-        kind: "bind",
-        source: mount.source.clone(),
-        // `bind`, never `rbind`: what the owner mounts below a folder is not part of it.
-        options: options(&[
-            if mount.read_only { "ro" } else { "rw" },
-            "bind",
-            "nosuid",
-            "nodev",
-        ]),
-    });
-    ours.chain([
+    vec![
         tmpfs("/tmp", &["size=512m", "mode=1777"]),
         tmpfs("/run", &["size=16m", "mode=1777", "noexec"]),
         tmpfs("/home/agent", &["size=256m", "mode=1777"]),
         tmpfs("/dev/shm", &["size=64m", "mode=1777", "noexec"]),
-    ])
-    .collect()
+    ]
+}
+
+fn options(list: &[&str]) -> Vec<String> {
+    list.iter().map(ToString::to_string).collect()
 }

@@ -224,9 +224,7 @@ pub struct Podman {
 impl Podman {
     /// Podman at this socket.
     pub fn at(socket: &Path) -> Self {
-        Self {
-            socket: socket.to_owned(),
-        }
+        Self { socket: socket.to_owned() }
     }
 
     /// The socket.
@@ -245,13 +243,10 @@ impl Podman {
             id: String,
         }
         let name = "create";
-        let body = serde_json::to_vec(container).map_err(|source| PodmanError::Form {
-            request: name.into(),
-            source,
-        })?;
-        let created: Created = self
-            .json(name, Method::POST, "/containers/create", body.into())
-            .await?;
+        let body = serde_json::to_vec(container)
+            .map_err(|source| PodmanError::Form { request: name.into(), source })?;
+        let created: Created =
+            self.json(name, Method::POST, "/containers/create", body.into()).await?;
         Ok(created.id)
     }
 
@@ -273,10 +268,7 @@ impl Podman {
         if response.status() != StatusCode::SWITCHING_PROTOCOLS {
             return Err(refused(&name, response).await);
         }
-        hyper::upgrade::on(response)
-            .await
-            .map(TokioIo::new)
-            .map_err(unanswered)
+        hyper::upgrade::on(response).await.map(TokioIo::new).map_err(unanswered)
     }
 
     /// A container's state; sizes are not asked for.
@@ -290,9 +282,8 @@ impl Podman {
             state: ContainerState,
         }
         let path = format!("/containers/{id}/json?size=false");
-        let inspected: Inspected = self
-            .json(&format!("inspect {id}"), Method::GET, &path, Bytes::new())
-            .await?;
+        let inspected: Inspected =
+            self.json(&format!("inspect {id}"), Method::GET, &path, Bytes::new()).await?;
         Ok(inspected.state)
     }
 
@@ -302,8 +293,7 @@ impl Podman {
     /// Podman's, as they are.
     pub async fn wait(&self, id: &str) -> Result<i64, PodmanError> {
         let path = format!("/containers/{id}/wait?condition=exited&interval=20ms");
-        self.json(&format!("wait {id}"), Method::POST, &path, Bytes::new())
-            .await
+        self.json(&format!("wait {id}"), Method::POST, &path, Bytes::new()).await
     }
 
     /// An image by name or id; `None` when there is none (500 on Podman 4.3, 404 on 5).
@@ -316,9 +306,11 @@ impl Podman {
         match self.json(&request, Method::GET, &path, Bytes::new()).await {
             Ok(image) => Ok(Some(image)),
             Err(PodmanError::Refused { status: 404, .. }) => Ok(None),
-            Err(PodmanError::Refused {
-                status: 500, cause, ..
-            }) if cause.contains("image not known") || cause.contains("no such image") => Ok(None),
+            Err(PodmanError::Refused { status: 500, cause, .. })
+                if cause.contains("image not known") || cause.contains("no such image") =>
+            {
+                Ok(None)
+            }
             Err(error) => Err(error),
         }
     }
@@ -332,47 +324,28 @@ impl Podman {
     ) -> Result<A, PodmanError> {
         let mut sender = self.connect(name).await?;
         let request = request(method, path, body, name)?;
-        let response =
-            sender
-                .send_request(request)
-                .await
-                .map_err(|source| PodmanError::Unanswered {
-                    request: name.into(),
-                    source: source.into(),
-                })?;
+        let response = sender.send_request(request).await.map_err(|source| {
+            PodmanError::Unanswered { request: name.into(), source: source.into() }
+        })?;
         if !response.status().is_success() {
             return Err(refused(name, response).await);
         }
-        let body = Limited::new(response.into_body(), ANSWER_BYTES)
-            .collect()
-            .await;
+        let body = Limited::new(response.into_body(), ANSWER_BYTES).collect().await;
         let body = body
-            .map_err(|source| PodmanError::Unanswered {
-                request: name.into(),
-                source,
-            })?
+            .map_err(|source| PodmanError::Unanswered { request: name.into(), source })?
             .to_bytes();
-        serde_json::from_slice(&body).map_err(|source| PodmanError::Form {
-            request: name.into(),
-            source,
-        })
+        serde_json::from_slice(&body)
+            .map_err(|source| PodmanError::Form { request: name.into(), source })
     }
 
     async fn connect(&self, name: &str) -> Result<http1::SendRequest<Full<Bytes>>, PodmanError> {
-        let stream =
-            UnixStream::connect(&self.socket)
-                .await
-                .map_err(|source| PodmanError::Unreachable {
-                    socket: self.socket.clone(),
-                    source,
-                })?;
+        let stream = UnixStream::connect(&self.socket)
+            .await
+            .map_err(|source| PodmanError::Unreachable { socket: self.socket.clone(), source })?;
         let (sender, connection) =
-            http1::handshake(TokioIo::new(stream))
-                .await
-                .map_err(|source| PodmanError::Unanswered {
-                    request: name.into(),
-                    source: source.into(),
-                })?;
+            http1::handshake(TokioIo::new(stream)).await.map_err(|source| {
+                PodmanError::Unanswered { request: name.into(), source: source.into() }
+            })?;
         tokio::spawn(connection.with_upgrades());
         Ok(sender)
     }
@@ -395,10 +368,7 @@ fn request(
     }
     request
         .body(Full::new(body))
-        .map_err(|source| PodmanError::Unanswered {
-            request: name.into(),
-            source: source.into(),
-        })
+        .map_err(|source| PodmanError::Unanswered { request: name.into(), source: source.into() })
 }
 
 async fn refused(name: &str, response: hyper::Response<hyper::body::Incoming>) -> PodmanError {
@@ -408,18 +378,10 @@ async fn refused(name: &str, response: hyper::Response<hyper::body::Incoming>) -
         message: Option<String>,
     }
     let status = response.status().as_u16();
-    let body = Limited::new(response.into_body(), ANSWER_BYTES)
-        .collect()
-        .await;
-    let body = body
-        .map(http_body_util::Collected::to_bytes)
-        .unwrap_or_default();
+    let body = Limited::new(response.into_body(), ANSWER_BYTES).collect().await;
+    let body = body.map(http_body_util::Collected::to_bytes).unwrap_or_default();
     let said = serde_json::from_slice::<Said>(&body).ok();
     let cause = said.and_then(|said| said.message.or(said.cause));
     let cause = cause.unwrap_or_else(|| String::from_utf8_lossy(&body).trim().to_owned());
-    PodmanError::Refused {
-        request: name.to_owned(),
-        status,
-        cause,
-    }
+    PodmanError::Refused { request: name.to_owned(), status, cause }
 }

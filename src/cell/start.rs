@@ -37,10 +37,7 @@ pub struct StartLine {
 #[serde(deny_unknown_fields)]
 struct Args {
     value: Vec<String>,
-    #[expect(
-        dead_code,
-        reason = "for readers of the data; its presence is required"
-    )]
+    #[expect(dead_code, reason = "for readers of the data; its presence is required")]
     reason: String,
 }
 
@@ -49,10 +46,7 @@ struct Args {
 struct Variable {
     name: String,
     value: String,
-    #[expect(
-        dead_code,
-        reason = "for readers of the data; its presence is required"
-    )]
+    #[expect(dead_code, reason = "for readers of the data; its presence is required")]
     reason: String,
 }
 
@@ -75,14 +69,8 @@ impl StartLine {
     /// # Errors
     /// When the shipped data is broken.
     pub fn shipped() -> Result<Self, InvalidData> {
-        let line = |source| InvalidData {
-            file: "data/agent.json",
-            source,
-        };
-        let rules = |source| InvalidData {
-            file: "data/landlock.json",
-            source,
-        };
+        let line = |source| InvalidData { file: "data/agent.json", source };
+        let rules = |source| InvalidData { file: "data/landlock.json", source };
         let mut start: Self = serde_json::from_str(LINE).map_err(line)?;
         start.rules = serde_json::from_str(RULES).map_err(rules)?;
         Ok(start)
@@ -99,23 +87,13 @@ impl StartLine {
         let mut argv = vec![self.program.clone()];
         argv.extend(self.args.iter().flat_map(|args| args.value.iter().cloned()));
         let mut add = |args: &[&str]| argv.extend(args.iter().map(ToString::to_string));
-        add(&[
-            "--tools",
-            &self.tools.join(","),
-            "--model",
-            session.model,
-            "--session-id",
-            &run,
-        ]);
+        add(&["--tools", &self.tools.join(","), "--model", session.model, "--session-id", &run]);
         if let Some(head) = session.head {
             // A fork leaves the head as it was: a run that fails has changed nothing.
             add(&["--resume", head, "--fork-session"]);
         }
-        let mut env: BTreeMap<String, String> = self
-            .env
-            .iter()
-            .map(|v| (v.name.clone(), v.value.clone()))
-            .collect();
+        let mut env: BTreeMap<String, String> =
+            self.env.iter().map(|v| (v.name.clone(), v.value.clone())).collect();
         env.insert("TZ".to_owned(), session.zone.to_owned());
         let get = |name: &str| env.get(name).cloned().unwrap_or_default();
         let projects = format!("{}/projects", get("CLAUDE_CONFIG_DIR"));
@@ -123,10 +101,7 @@ impl StartLine {
             argv,
             cwd: "/workspace".to_owned(),
             files: vec![],
-            links: vec![Link {
-                path: projects,
-                target: super::TRANSCRIPTS.to_owned(),
-            }],
+            links: vec![Link { path: projects, target: super::TRANSCRIPTS.to_owned() }],
             landlock: self.rules.clone(),
             model_socket: get("ANTHROPIC_UNIX_SOCKET"),
             stderr_bytes: STDERR_BYTES,
@@ -144,24 +119,13 @@ mod tests {
     fn a_session_forks_the_head_and_names_itself() -> Result<(), InvalidData> {
         let start = StartLine::shipped()?;
         let run = RunId::new(Uuid::from_u128(5));
-        let session = Session {
-            run,
-            head: Some("HEAD"),
-            model: "m",
-            zone: "Europe/Berlin",
-        };
+        let session = Session { run, head: Some("HEAD"), model: "m", zone: "Europe/Berlin" };
         let job = start.job(&session);
         let line = job.argv.join(" ");
         assert!(line.contains(&format!("--session-id {run} --resume HEAD --fork-session")));
-        assert!(
-            line.contains("--tools Bash,Read,Write,Edit --model m"),
-            "{line}"
-        );
+        assert!(line.contains("--tools Bash,Read,Write,Edit --model m"), "{line}");
         assert_eq!(job.env.get("TZ").map(String::as_str), Some("Europe/Berlin"));
-        let fresh = start.job(&Session {
-            head: None,
-            ..session
-        });
+        let fresh = start.job(&Session { head: None, ..session });
         assert!(!fresh.argv.contains(&"--resume".to_owned()));
         Ok(())
     }

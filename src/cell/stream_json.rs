@@ -116,47 +116,28 @@ pub fn parse(line: &[u8]) -> Vec<Line> {
     let Ok(raw) = serde_json::from_slice::<Raw>(line) else {
         let object = serde_json::from_slice::<serde_json::Map<String, Value>>(line);
         // An object that we cannot read in full may be a newer agent's: only a result must be.
-        let needed = object
-            .as_ref()
-            .is_ok_and(|o| o.get("type") == Some(&json!("result")));
-        return vec![if object.is_ok() && !needed {
-            Line::Other
-        } else {
-            Line::Broken
-        }];
+        let needed = object.as_ref().is_ok_and(|o| o.get("type") == Some(&json!("result")));
+        return vec![if object.is_ok() && !needed { Line::Other } else { Line::Broken }];
     };
     vec![match raw {
         Raw::ControlResponse { response } => {
             let failed = response.subtype != "success";
             let error = failed.then(|| response.error.unwrap_or(response.subtype));
-            Line::Control {
-                id: response.request_id,
-                error,
-            }
+            Line::Control { id: response.request_id, error }
         }
-        Raw::ControlRequest {
-            request_id,
-            request,
-        } => Line::Asked {
-            id: request_id,
-            subtype: request.subtype,
-        },
-        Raw::System {
-            subtype,
-            session_id: Some(session),
-            tools: Some(tools),
-        } if subtype == "init" => Line::Started { session, tools },
-        Raw::StreamEvent {
-            event,
-            parent_tool_use_id: None,
-        } => delta(&event),
+        Raw::ControlRequest { request_id, request } => {
+            Line::Asked { id: request_id, subtype: request.subtype }
+        }
+        Raw::System { subtype, session_id: Some(session), tools: Some(tools) }
+            if subtype == "init" =>
+        {
+            Line::Started { session, tools }
+        }
+        Raw::StreamEvent { event, parent_tool_use_id: None } => delta(&event),
         Raw::Assistant { message } => return tools(&message),
         Raw::Result(result) => Line::Result(TurnResult {
             session: result.session_id,
-            text: result
-                .result
-                .or(result.errors.map(|e| e.join("; ")))
-                .unwrap_or_default(),
+            text: result.result.or(result.errors.map(|e| e.join("; "))).unwrap_or_default(),
             failed: result.is_error || result.subtype != "success",
             subtype: result.subtype,
         }),
@@ -166,29 +147,18 @@ pub fn parse(line: &[u8]) -> Vec<Line> {
 
 fn delta(event: &Value) -> Line {
     let delta = &event["delta"];
-    match (
-        event["type"].as_str(),
-        delta["type"].as_str(),
-        delta["text"].as_str(),
-    ) {
+    match (event["type"].as_str(), delta["type"].as_str(), delta["text"].as_str()) {
         (Some("content_block_delta"), Some("text_delta"), Some(text)) => Line::Delta(text.into()),
         _ => Line::Other,
     }
 }
 
 fn tools(message: &Value) -> Vec<Line> {
-    let blocks = message["content"]
-        .as_array()
-        .map(Vec::as_slice)
-        .unwrap_or_default();
+    let blocks = message["content"].as_array().map(Vec::as_slice).unwrap_or_default();
     let calls = blocks.iter().filter(|block| block["type"] == "tool_use");
     let line = |call: &Value| Line::Tool {
         name: call["name"].as_str().unwrap_or("?").to_owned(),
-        summary: call["input"]
-            .to_string()
-            .chars()
-            .take(SUMMARY_CHARS)
-            .collect(),
+        summary: call["input"].to_string().chars().take(SUMMARY_CHARS).collect(),
     };
     calls.map(line).collect()
 }
@@ -229,14 +199,8 @@ mod tests {
     #[test]
     fn what_is_unknown_is_skipped_and_what_is_broken_is_told() {
         assert_eq!(parse(br#"{"type":"weather","sun":true}"#), [Line::Other]);
-        assert_eq!(
-            parse(br#"{"type":"system","subtype":"init","tools":7}"#),
-            [Line::Other]
-        );
-        assert_eq!(
-            parse(br#"{"type":"result","subtype":"success"}"#),
-            [Line::Broken]
-        );
+        assert_eq!(parse(br#"{"type":"system","subtype":"init","tools":7}"#), [Line::Other]);
+        assert_eq!(parse(br#"{"type":"result","subtype":"success"}"#), [Line::Broken]);
         for broken in [&b"Killed"[..], b"", b"[1]", b"{", b"\xff\xfe"] {
             assert_eq!(parse(broken), [Line::Broken], "{broken:?}");
         }
@@ -245,9 +209,7 @@ mod tests {
     #[test]
     fn a_success_that_is_an_error_has_failed() {
         let line = br#"{"type":"result","subtype":"success","is_error":true,"session_id":"s","result":"API Error: 401","new":1}"#;
-        let [Line::Result(result)] = &parse(line)[..] else {
-            panic!("no result")
-        };
+        let [Line::Result(result)] = &parse(line)[..] else { panic!("no result") };
         assert!(result.failed);
         assert_eq!(result.text, "API Error: 401");
     }
@@ -255,12 +217,7 @@ mod tests {
     #[test]
     fn what_is_written_is_one_line_whatever_the_text() {
         let blocks = [json!({"type": "text", "text": "a\nb\r\u{2028}c"})];
-        for text in [
-            user(&blocks),
-            initialize("1", "x\ny"),
-            interrupt("2"),
-            refuse("3", "z\n"),
-        ] {
+        for text in [user(&blocks), initialize("1", "x\ny"), interrupt("2"), refuse("3", "z\n")] {
             assert_eq!(text.matches('\n').count(), 1);
             assert!(text.ends_with('\n'));
         }

@@ -40,10 +40,8 @@ impl fmt::Display for RunId {
 impl FromStr for RunId {
     type Err = InvalidId;
     fn from_str(text: &str) -> Result<Self, InvalidId> {
-        let invalid = InvalidId {
-            what: "a run's id",
-            form: "a UUID, as `noclaw run list` shows it",
-        };
+        let invalid =
+            InvalidId { what: "a run's id", form: "a UUID, as `noclaw run list` shows it" };
         Uuid::try_parse(text).map(Self).map_err(|_| invalid)
     }
 }
@@ -62,13 +60,8 @@ impl InstanceId {
 impl FromStr for InstanceId {
     type Err = InvalidId;
     fn from_str(text: &str) -> Result<Self, InvalidId> {
-        let invalid = InvalidId {
-            what: "an instance's id",
-            form: "a UUID",
-        };
-        Uuid::try_parse(text.trim())
-            .map(|uuid| Self(uuid.to_string()))
-            .map_err(|_| invalid)
+        let invalid = InvalidId { what: "an instance's id", form: "a UUID" };
+        Uuid::try_parse(text.trim()).map(|uuid| Self(uuid.to_string())).map_err(|_| invalid)
     }
 }
 
@@ -150,26 +143,12 @@ mod tests {
 
     #[test]
     fn names_that_could_leave_their_directory_are_refused() {
-        for bad in [
-            "",
-            ".",
-            "..",
-            "../x",
-            "a/b",
-            "-rf",
-            ".ssh",
-            "a b",
-            "ä",
-            "a\0",
-            &"x".repeat(33),
-        ] {
+        for bad in ["", ".", "..", "../x", "a/b", "-rf", ".ssh", "a b", "ä", "a\0", &"x".repeat(33)]
+        {
             assert!(bad.parse::<UserName>().is_err(), "{bad:?}");
         }
         for good in ["alice", "bob.b", "_svc", "A-1"] {
-            assert_eq!(
-                good.parse::<UserName>().map(String::from).as_deref(),
-                Ok(good)
-            );
+            assert_eq!(good.parse::<UserName>().map(String::from).as_deref(), Ok(good));
         }
     }
 

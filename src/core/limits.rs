@@ -64,23 +64,13 @@ impl Limits {
             wait: Duration::from_secs(50),
             cells: cores.min(by_memory).clamp(1, 4),
             cells_per_user: 2,
-            cell_memory: if memory < 4 * GIB {
-                3 * GIB / 2
-            } else {
-                2 * GIB
-            },
+            cell_memory: if memory < 4 * GIB { 3 * GIB / 2 } else { 2 * GIB },
             cell_pids: 256,
             cell_cpu_millis: 2000,
             queue_per_user: 20,
             queue: 200,
-            rate: Rate {
-                per_minute: 30,
-                burst: 10,
-            },
-            token_rate: Rate {
-                per_minute: 60,
-                burst: 60,
-            },
+            rate: Rate { per_minute: 30, burst: 10 },
+            token_rate: Rate { per_minute: 60, burst: 60 },
             budget_per_run: 500_000,
             budget_per_user_day: 3_000_000,
             budget_per_day: 10_000_000,

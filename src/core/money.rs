@@ -67,8 +67,7 @@ impl Prices {
     /// # Errors
     /// When `text` is not of that form.
     pub fn with_owners(mut self, text: &str) -> Result<Self, InvalidPrices> {
-        self.0
-            .extend(serde_json::from_str::<BTreeMap<String, ModelPrice>>(text)?);
+        self.0.extend(serde_json::from_str::<BTreeMap<String, ModelPrice>>(text)?);
         Ok(self)
     }
 
@@ -96,10 +95,7 @@ impl Prices {
             Some(long) if usage.prompt() > long.above => long.price,
             _ => found.price,
         };
-        #[expect(
-            clippy::cast_precision_loss,
-            reason = "token counts are far below 2^52"
-        )]
+        #[expect(clippy::cast_precision_loss, reason = "token counts are far below 2^52")]
         let sum = [
             (usage.input_tokens, price.input),
             (usage.output_tokens, price.output),
@@ -110,11 +106,7 @@ impl Prices {
         .iter()
         .map(|(tokens, price)| *tokens as f64 * price)
         .sum::<f64>();
-        #[expect(
-            clippy::cast_possible_truncation,
-            clippy::cast_sign_loss,
-            reason = "saturates"
-        )]
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "saturates")]
         Some(sum.ceil() as u64)
     }
 }
@@ -220,19 +212,10 @@ mod tests {
             cache_read_tokens: 7,
             ..Usage::default()
         };
-        assert_eq!(
-            prices.cost("claude-sonnet-5-5", &usage),
-            Some(2000 + 1000 + 1)
-        );
-        assert_eq!(
-            prices.cost("claude-haiku-4-5-20251001", &usage),
-            Some(1000 + 500 + 1)
-        );
+        assert_eq!(prices.cost("claude-sonnet-5-5", &usage), Some(2000 + 1000 + 1));
+        assert_eq!(prices.cost("claude-haiku-4-5-20251001", &usage), Some(1000 + 500 + 1));
         assert_eq!(prices.cost("gpt-4", &usage), None);
-        let long = Usage {
-            input_tokens: 200_000,
-            ..Usage::default()
-        };
+        let long = Usage { input_tokens: 200_000, ..Usage::default() };
         assert_eq!(prices.cost("claude-haiku-5-5", &long), Some(100_000));
         Ok(())
     }
@@ -241,11 +224,7 @@ mod tests {
     fn the_owner_can_give_a_price() -> Result<(), InvalidPrices> {
         let own = r#"{"house-model":{"price":{"input":1,"output":1,"cache_write":1,"cache_write_1h":1,"cache_read":1}}}"#;
         assert!(Prices::shipped()?.with_owners(own)?.allows("house-model"));
-        assert!(
-            Prices::shipped()?
-                .with_owners(r#"{"m":{"price":{"input":1}}}"#)
-                .is_err()
-        );
+        assert!(Prices::shipped()?.with_owners(r#"{"m":{"price":{"input":1}}}"#).is_err());
         Ok(())
     }
 

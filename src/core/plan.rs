@@ -63,13 +63,8 @@ impl FromStr for Controller {
     type Err = InvalidId;
     fn from_str(text: &str) -> Result<Self, InvalidId> {
         let form = "memory, pids or cpu";
-        let found = Self::ALL
-            .into_iter()
-            .find(|controller| controller.as_str() == text);
-        found.ok_or(InvalidId {
-            what: "a limit to do without",
-            form,
-        })
+        let found = Self::ALL.into_iter().find(|controller| controller.as_str() == text);
+        found.ok_or(InvalidId { what: "a limit to do without", form })
     }
 }
 
@@ -133,10 +128,8 @@ impl CellPlan {
     /// # Errors
     /// The first difference.
     pub fn judge(&self, preflight: &Preflight) -> Result<(), Shortfall> {
-        for (process, measured) in [
-            ("launcher", &preflight.launcher),
-            ("agent", &preflight.agent),
-        ] {
+        for (process, measured) in [("launcher", &preflight.launcher), ("agent", &preflight.agent)]
+        {
             let check = Check { process };
             judge_identity(check, measured)?;
             self.judge_mounts(check, measured)?;
@@ -147,11 +140,8 @@ impl CellPlan {
 
     fn judge_mounts(&self, check: Check, measured: &Measured) -> Result<(), Shortfall> {
         let at = |destination: &str| {
-            let found: Vec<_> = measured
-                .mounts
-                .iter()
-                .filter(|m| m.destination == destination)
-                .collect();
+            let found: Vec<_> =
+                measured.mounts.iter().filter(|m| m.destination == destination).collect();
             let kinds = found.iter().map(|mount| mode(&mount.options));
             (kinds.collect::<Vec<_>>().join(" and "), found)
         };
@@ -165,10 +155,9 @@ impl CellPlan {
                 (Some(device), Some(inode)) => format!("device {device} inode {inode}"),
                 _ => "out of reach".to_owned(),
             };
-            let found = found.first().map_or_else(
-                || "missing".to_owned(),
-                |mount| identity(mount.device, mount.inode),
-            );
+            let found = found
+                .first()
+                .map_or_else(|| "missing".to_owned(), |mount| identity(mount.device, mount.inode));
             let planned = identity(Some(planned.device), Some(planned.inode));
             check.equal(&format!("what is mounted at {place}"), planned, found)?;
         }
@@ -178,30 +167,10 @@ impl CellPlan {
     fn judge_limits(&self, check: Check, limits: &Limits) -> Result<(), Shortfall> {
         let cpu = self.cpu_millis * CPU_PERIOD / 1000;
         let rows = [
-            (
-                Controller::Memory,
-                "memory.max",
-                &limits.memory_max,
-                self.memory.to_string(),
-            ),
-            (
-                Controller::Memory,
-                "memory.swap.max",
-                &limits.memory_swap_max,
-                "0".to_owned(),
-            ),
-            (
-                Controller::Pids,
-                "pids.max",
-                &limits.pids_max,
-                self.pids.to_string(),
-            ),
-            (
-                Controller::Cpu,
-                "cpu.max",
-                &limits.cpu_max,
-                format!("{cpu} {CPU_PERIOD}"),
-            ),
+            (Controller::Memory, "memory.max", &limits.memory_max, self.memory.to_string()),
+            (Controller::Memory, "memory.swap.max", &limits.memory_swap_max, "0".to_owned()),
+            (Controller::Pids, "pids.max", &limits.pids_max, self.pids.to_string()),
+            (Controller::Cpu, "cpu.max", &limits.cpu_max, format!("{cpu} {CPU_PERIOD}")),
         ];
         for (controller, file, found, planned) in rows {
             // What is accepted is a missing controller, not another number.
@@ -211,16 +180,8 @@ impl CellPlan {
             check.equal(file, planned, found.as_deref().unwrap_or("missing"))?;
         }
         let number = |limit: Option<u64>| limit.map_or("unlimited".to_owned(), |n| n.to_string());
-        check.equal(
-            "the limit of open files",
-            CELL_NOFILE,
-            number(limits.nofile),
-        )?;
-        check.equal(
-            "the limit of a file's size",
-            CELL_FSIZE,
-            number(limits.fsize),
-        )?;
+        check.equal("the limit of open files", CELL_NOFILE, number(limits.nofile))?;
+        check.equal("the limit of a file's size", CELL_FSIZE, number(limits.fsize))?;
         check.equal("the limit of a core dump", 0, number(limits.core))
     }
 
@@ -233,16 +194,8 @@ impl CellPlan {
             let planned = format!("{LANDLOCK_FLOOR} or newer");
             return check.equal("Landlock's ABI", planned, landlock.abi);
         }
-        check.equal(
-            "whether Landlock is enforced",
-            true,
-            landlock.floor_enforced,
-        )?;
-        check.equal(
-            "the number of Landlock rules",
-            self.landlock_rules,
-            landlock.rules,
-        )
+        check.equal("whether Landlock is enforced", true, landlock.floor_enforced)?;
+        check.equal("the number of Landlock rules", self.landlock_rules, landlock.rules)
     }
 }
 
@@ -262,12 +215,7 @@ impl Check {
         if planned == found {
             return Ok(());
         }
-        Err(Shortfall {
-            process: self.process,
-            field: field.to_owned(),
-            planned,
-            found,
-        })
+        Err(Shortfall { process: self.process, field: field.to_owned(), planned, found })
     }
 }
 
@@ -275,41 +223,20 @@ fn judge_identity(check: Check, measured: &Measured) -> Result<(), Shortfall> {
     let list = |ids: &[u32]| ids.iter().map(u32::to_string).collect::<Vec<_>>().join(" ");
     check.equal("the user", list(&[CELL_UID; 4]), list(&measured.uids))?;
     check.equal("the group", list(&[CELL_UID; 4]), list(&measured.gids))?;
-    let others: Vec<u32> = measured
-        .groups
-        .iter()
-        .copied()
-        .filter(|group| *group != CELL_UID)
-        .collect();
+    let others: Vec<u32> =
+        measured.groups.iter().copied().filter(|group| *group != CELL_UID).collect();
     check.equal("the list of other groups", "", list(&others))?;
     check.equal("no-new-privileges", true, measured.no_new_privs)?;
     check.equal("the seccomp mode", 2, measured.seccomp_mode)?;
-    let Capabilities {
-        inheritable,
-        permitted,
-        effective,
-        bounding,
-        ambient,
-    } = measured.capabilities;
+    let Capabilities { inheritable, permitted, effective, bounding, ambient } =
+        measured.capabilities;
     let any = inheritable | permitted | effective | bounding | ambient;
-    check.equal(
-        "the union of the capability sets",
-        "0x0",
-        format!("{any:#x}"),
-    )?;
-    check.equal(
-        "the list of network interfaces",
-        "lo",
-        measured.interfaces.join(" "),
-    )
+    check.equal("the union of the capability sets", "0x0", format!("{any:#x}"))?;
+    check.equal("the list of network interfaces", "lo", measured.interfaces.join(" "))
 }
 
 fn mode(options: &str) -> &'static str {
-    if options.split(',').any(|option| option == "ro") {
-        "ro"
-    } else {
-        "rw"
-    }
+    if options.split(',').any(|option| option == "ro") { "ro" } else { "rw" }
 }
 
 #[cfg(test)]
@@ -344,14 +271,7 @@ mod tests {
     fn mount(destination: &str, options: &str, inode: u64) -> Mount {
         let (destination, options) = (destination.to_owned(), options.to_owned());
         let (root, kind) = ("/".to_owned(), "ext4".to_owned());
-        Mount {
-            destination,
-            root,
-            options,
-            kind,
-            device: Some(7),
-            inode: Some(inode),
-        }
+        Mount { destination, root, options, kind, device: Some(7), inode: Some(inode) }
     }
 
     fn measured() -> Measured {
@@ -363,10 +283,7 @@ mod tests {
             seccomp_mode: 2,
             seccomp_filters: 1,
             capabilities: Capabilities::default(),
-            mounts: vec![
-                mount("/", "ro,relatime", 2),
-                mount("/workspace", "rw,relatime", 9),
-            ],
+            mounts: vec![mount("/", "ro,relatime", 2), mount("/workspace", "rw,relatime", 9)],
             interfaces: vec!["lo".into()],
             limits: Limits {
                 memory_max: Some("2147483648".into()),
@@ -382,21 +299,10 @@ mod tests {
     }
 
     fn preflight() -> Preflight {
-        let landlock = Landlock {
-            abi: 2,
-            floor_enforced: true,
-            scoped: false,
-            tcp_denied: false,
-            rules: 3,
-        };
-        let agent = Measured {
-            landlock: Some(landlock),
-            ..measured()
-        };
-        Preflight {
-            launcher: measured(),
-            agent,
-        }
+        let landlock =
+            Landlock { abi: 2, floor_enforced: true, scoped: false, tcp_denied: false, rules: 3 };
+        let agent = Measured { landlock: Some(landlock), ..measured() };
+        Preflight { launcher: measured(), agent }
     }
 
     #[test]
@@ -416,30 +322,12 @@ mod tests {
             (|m| m.groups.push(27), "the list of other groups"),
             (|m| m.no_new_privs = false, "no-new-privileges"),
             (|m| m.seccomp_mode = 0, "the seccomp mode"),
-            (
-                |m| m.capabilities.bounding = 1,
-                "the union of the capability sets",
-            ),
-            (
-                |m| m.interfaces.push("tap0".into()),
-                "the list of network interfaces",
-            ),
-            (
-                |m| m.mounts[0].options = "rw".into(),
-                "the mode of the mount /",
-            ),
-            (
-                |m| m.mounts[1].options = "ro".into(),
-                "the mode of the mount /workspace",
-            ),
-            (
-                |m| m.mounts[1].inode = Some(8),
-                "what is mounted at /workspace",
-            ),
-            (
-                |m| m.mounts[1].device = None,
-                "what is mounted at /workspace",
-            ),
+            (|m| m.capabilities.bounding = 1, "the union of the capability sets"),
+            (|m| m.interfaces.push("tap0".into()), "the list of network interfaces"),
+            (|m| m.mounts[0].options = "rw".into(), "the mode of the mount /"),
+            (|m| m.mounts[1].options = "ro".into(), "the mode of the mount /workspace"),
+            (|m| m.mounts[1].inode = Some(8), "what is mounted at /workspace"),
+            (|m| m.mounts[1].device = None, "what is mounted at /workspace"),
             (|m| m.mounts.truncate(1), "the mode of the mount /workspace"),
             (|m| m.limits.memory_max = Some("max".into()), "memory.max"),
             (|m| m.limits.pids_max = None, "pids.max"),
@@ -449,11 +337,7 @@ mod tests {
         for (break_it, field) in broken {
             for process in ["launcher", "agent"] {
                 let mut bad = preflight();
-                break_it(if process == "agent" {
-                    &mut bad.agent
-                } else {
-                    &mut bad.launcher
-                });
+                break_it(if process == "agent" { &mut bad.agent } else { &mut bad.launcher });
                 let found = plan()?.judge(&bad).err().ok_or(field)?;
                 assert_eq!((found.process, found.field.as_str()), (process, field));
             }

@@ -151,10 +151,7 @@ impl FromStr for ProblemKind {
     fn from_str(text: &str) -> Result<Self, InvalidId> {
         let slug = text.strip_prefix(TYPE_PREFIX).unwrap_or(text);
         let found = Self::ALL.iter().find(|kind| kind.slug() == slug).copied();
-        found.ok_or(InvalidId {
-            what: "a problem's type",
-            form: "one that ARCHITECTURE.md lists",
-        })
+        found.ok_or(InvalidId { what: "a problem's type", form: "one that ARCHITECTURE.md lists" })
     }
 }
 
@@ -175,12 +172,7 @@ pub struct Problem {
 impl Problem {
     /// A problem without a hint.
     pub fn new(kind: ProblemKind, detail: impl fmt::Display) -> Self {
-        Self {
-            kind,
-            detail: detail.to_string(),
-            hint: None,
-            retry_after: None,
-        }
+        Self { kind, detail: detail.to_string(), hint: None, retry_after: None }
     }
 
     /// The same with a hint.
@@ -196,6 +188,22 @@ impl Problem {
         self.retry_after = Some(wait.as_secs() + 1);
         self
     }
+}
+
+/// An error and its causes, each once, in one line.
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let cause_text = cause.to_string();
+        // Some libraries repeat their source in their own text.
+        if !text.ends_with(&cause_text) {
+            text.push_str(": ");
+            text.push_str(&cause_text);
+        }
+        source = cause.source();
+    }
+    text
 }
 
 #[cfg(test)]
@@ -216,11 +224,7 @@ mod tests {
         for state in RunState::ALL {
             let success = state == RunState::Answered;
             assert_eq!(http_status(state) == 200, success, "{state}");
-            assert_eq!(
-                ExitStatus::from(state) == ExitStatus::Ok,
-                success,
-                "{state}"
-            );
+            assert_eq!(ExitStatus::from(state) == ExitStatus::Ok, success, "{state}");
         }
     }
 }

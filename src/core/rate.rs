@@ -20,10 +20,7 @@ pub struct RateLimiter<K> {
 impl<K: Hash + Eq> RateLimiter<K> {
     /// Full buckets of this size.
     pub fn new(rate: Rate) -> Self {
-        Self {
-            rate,
-            full_at: HashMap::new(),
-        }
+        Self { rate, full_at: HashMap::new() }
     }
 
     /// Takes one from `key`'s bucket.
@@ -53,20 +50,13 @@ mod tests {
 
     #[test]
     fn a_burst_then_the_flow() {
-        let mut limiter = RateLimiter::new(Rate {
-            per_minute: 30,
-            burst: 10,
-        });
+        let mut limiter = RateLimiter::new(Rate { per_minute: 30, burst: 10 });
         let start = Instant::now();
         for _ in 0..10 {
             assert_eq!(limiter.take("a", start), Ok(()));
         }
         assert_eq!(limiter.take("a", start), Err(Duration::from_secs(2)));
-        assert_eq!(
-            limiter.take("b", start),
-            Ok(()),
-            "another key has its own bucket"
-        );
+        assert_eq!(limiter.take("b", start), Ok(()), "another key has its own bucket");
         assert_eq!(limiter.take("a", start + Duration::from_secs(2)), Ok(()));
         assert!(limiter.take("a", start + Duration::from_secs(2)).is_err());
     }

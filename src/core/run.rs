@@ -66,10 +66,7 @@ impl RunState {
 
     /// Whether nothing follows.
     pub const fn is_final(self) -> bool {
-        matches!(
-            self,
-            Self::Answered | Self::Failed | Self::TimedOut | Self::Cancelled
-        )
+        matches!(self, Self::Answered | Self::Failed | Self::TimedOut | Self::Cancelled)
     }
 
     /// Whether a cell may exist for it.
@@ -95,10 +92,9 @@ impl RunState {
     pub const fn may_become(self, next: Self) -> bool {
         match self {
             Self::Queued => matches!(next, Self::Starting | Self::Cancelled),
-            Self::Starting => matches!(
-                next,
-                Self::Running | Self::Finishing | Self::Queued | Self::Failed
-            ),
+            Self::Starting => {
+                matches!(next, Self::Running | Self::Finishing | Self::Queued | Self::Failed)
+            }
             Self::Running => matches!(next, Self::Finishing | Self::Queued | Self::Failed),
             Self::Finishing => next.is_final(),
             _ => false,
@@ -189,10 +185,7 @@ pub enum Outcome {
 impl Outcome {
     /// A failure.
     pub fn failed(kind: FailureKind, detail: impl fmt::Display) -> Self {
-        Self::Failed {
-            kind,
-            detail: detail.to_string(),
-        }
+        Self::Failed { kind, detail: detail.to_string() }
     }
 
     /// The final state that this outcome leads to.
@@ -202,6 +195,14 @@ impl Outcome {
             Self::Failed { .. } => RunState::Failed,
             Self::TimedOut { .. } => RunState::TimedOut,
             Self::Cancelled => RunState::Cancelled,
+        }
+    }
+
+    /// The reply, of an answer.
+    pub fn reply(&self) -> Option<&str> {
+        match self {
+            Self::Answered { reply } => Some(reply),
+            _ => None,
         }
     }
 
@@ -249,10 +250,7 @@ mod tests {
         for state in RunState::ALL {
             assert_eq!(state.as_str().parse(), Ok(state));
             for next in RunState::ALL {
-                assert!(
-                    !(state.is_final() && state.may_become(next)),
-                    "{state} -> {next}"
-                );
+                assert!(!(state.is_final() && state.may_become(next)), "{state} -> {next}");
             }
         }
     }
@@ -262,10 +260,7 @@ mod tests {
         let mut reached = vec![RunState::Queued];
         let mut at = 0;
         while let Some(state) = reached.get(at).copied() {
-            for next in RunState::ALL
-                .into_iter()
-                .filter(|next| state.may_become(*next))
-            {
+            for next in RunState::ALL.into_iter().filter(|next| state.may_become(*next)) {
                 if !reached.contains(&next) {
                     reached.push(next);
                 }

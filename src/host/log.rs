@@ -29,7 +29,5 @@ pub fn start(filter: Option<&str>) {
 /// systemd sets `JOURNAL_STREAM` for programs whose standard error is the journal.
 fn journal() -> Option<tracing_journald::Layer> {
     std::env::var_os("JOURNAL_STREAM")?;
-    tracing_journald::layer()
-        .ok()
-        .map(|layer| layer.with_field_prefix(None))
+    tracing_journald::layer().ok().map(|layer| layer.with_field_prefix(None))
 }

@@ -11,9 +11,7 @@ pub fn cores() -> usize {
 pub fn memory() -> u64 {
     let text = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
     let line = text.lines().find_map(|line| line.strip_prefix("MemTotal:"));
-    let kib = line
-        .and_then(|rest| rest.trim().strip_suffix(" kB"))
-        .map(str::trim);
+    let kib = line.and_then(|rest| rest.trim().strip_suffix(" kB")).map(str::trim);
     kib.and_then(|kib| kib.parse::<u64>().ok()).unwrap_or(0) * 1024
 }
 
@@ -24,6 +22,5 @@ pub fn memory() -> u64 {
 pub fn owner() -> Result<UserName, InvalidId> {
     let uid = nix::unistd::geteuid();
     let user = nix::unistd::User::from_uid(uid).ok().flatten();
-    user.map_or_else(|| uid.to_string(), |user| user.name)
-        .parse()
+    user.map_or_else(|| uid.to_string(), |user| user.name).parse()
 }

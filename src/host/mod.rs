@@ -3,5 +3,6 @@
 pub mod log;
 pub mod machine;
 pub mod paths;
+pub mod process;
 pub mod state;
 pub mod tree;

@@ -52,8 +52,6 @@ pub fn containerfiles() -> PathBuf {
 fn beside(path: &str) -> PathBuf {
     let program = env::current_exe().ok();
     let prefix = program.as_deref().and_then(|p| p.parent()?.parent());
-    let found = prefix
-        .map(|prefix| prefix.join(path))
-        .filter(|path| path.exists());
+    let found = prefix.map(|prefix| prefix.join(path)).filter(|path| path.exists());
     found.unwrap_or_else(|| PathBuf::from("/usr").join(path))
 }

@@ -71,17 +71,11 @@ impl State {
         make(path)?;
         let meta = fs::metadata(path).map_err(io("read", path))?;
         if meta.uid() != nix::unistd::geteuid().as_raw() || meta.permissions().mode() & 0o077 != 0 {
-            return Err(StateError::Open {
-                path: path.to_owned(),
-            });
+            return Err(StateError::Open { path: path.to_owned() });
         }
         let lock = lock(path)?;
         let instance = instance(&path.join("instance"), fresh)?;
-        Ok(Self {
-            path: path.to_owned(),
-            instance,
-            _lock: lock,
-        })
+        Ok(Self { path: path.to_owned(), instance, _lock: lock })
     }
 
     /// The label of this NoClaw's containers.
@@ -99,7 +93,9 @@ impl State {
     /// # Errors
     /// When it cannot be made.
     pub fn workspace(&self, user: &UserName) -> Result<PathBuf, StateError> {
-        self.user_directory(user, &["workspace"])
+        let path = self.user(user).join("workspace");
+        make(&path)?;
+        Ok(path)
     }
 
     /// A conversation's transcripts; made if they are missing.
@@ -107,35 +103,30 @@ impl State {
     /// # Errors
     /// When they cannot be made.
     pub fn transcripts(&self, user: &UserName, conversation: i64) -> Result<PathBuf, StateError> {
-        let id = conversation.to_string();
-        self.user_directory(user, &["conversations", &id, "transcripts"])
-    }
-
-    fn user_directory(&self, user: &UserName, parts: &[&str]) -> Result<PathBuf, StateError> {
-        let mut path = self.path.join("users").join(user.as_str());
-        path.extend(parts);
+        let path = self.transcripts_path(user, conversation);
         make(&path)?;
         Ok(path)
+    }
+
+    /// Where a conversation's transcripts are, if there are any.
+    pub fn transcripts_path(&self, user: &UserName, conversation: i64) -> PathBuf {
+        let conversations = self.user(user).join("conversations");
+        conversations.join(conversation.to_string()).join("transcripts")
+    }
+
+    fn user(&self, user: &UserName) -> PathBuf {
+        self.path.join("users").join(user.as_str())
     }
 }
 
 fn make(path: &Path) -> Result<(), StateError> {
-    fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(path)
-        .map_err(io("make", path))
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(io("make", path))
 }
 
 fn lock(directory: &Path) -> Result<Flock<File>, StateError> {
     let path = directory.join("lock");
     let mut options = OpenOptions::new();
-    let file = options
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .mode(0o600);
+    let file = options.read(true).write(true).create(true).truncate(false).mode(0o600);
     let mut file = file.open(&path).map_err(io("open", &path))?;
     let mut pid = String::new();
     file.read_to_string(&mut pid).map_err(io("read", &path))?;
@@ -151,10 +142,7 @@ fn lock(directory: &Path) -> Result<Flock<File>, StateError> {
         }
         Err((_, nix::errno::Errno::EWOULDBLOCK)) => {
             let pid = if pid.is_empty() { "?".to_owned() } else { pid };
-            Err(StateError::InUse {
-                path: directory.to_owned(),
-                pid,
-            })
+            Err(StateError::InUse { path: directory.to_owned(), pid })
         }
         Err((_, errno)) => Err(io("lock", &path)(errno.into())),
     }
@@ -162,9 +150,7 @@ fn lock(directory: &Path) -> Result<Flock<File>, StateError> {
 
 fn instance(path: &Path, fresh: &InstanceId) -> Result<InstanceId, StateError> {
     match fs::read_to_string(path) {
-        Ok(text) => text.parse().map_err(|_| StateError::Instance {
-            path: path.to_owned(),
-        }),
+        Ok(text) => text.parse().map_err(|_| StateError::Instance { path: path.to_owned() }),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
             // Written aside and renamed: a crash in between leaves none, never half of one.
             let aside = path.with_extension("new");
@@ -178,11 +164,7 @@ fn instance(path: &Path, fresh: &InstanceId) -> Result<InstanceId, StateError> {
 
 fn io(action: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> StateError {
     let path = path.to_owned();
-    move |source| StateError::Io {
-        action,
-        path,
-        source,
-    }
+    move |source| StateError::Io { action, path, source }
 }
 
 #[cfg(test)]
@@ -200,14 +182,8 @@ mod tests {
         let directory = tempfile::tempdir()?;
         let path = directory.path().join("state");
         let state = State::open(&path, &id(1)?)?;
-        let second = State::open(&path, &id(2)?)
-            .err()
-            .map(|e| e.to_string())
-            .unwrap_or_default();
-        assert!(
-            second.ends_with(&format!("in use by process {}", std::process::id())),
-            "{second}"
-        );
+        let second = State::open(&path, &id(2)?).err().map(|e| e.to_string()).unwrap_or_default();
+        assert!(second.ends_with(&format!("in use by process {}", std::process::id())), "{second}");
         drop(state);
         assert_eq!(State::open(&path, &id(3)?)?.instance(), &id(1)?);
         Ok(())
@@ -217,10 +193,7 @@ mod tests {
     fn a_directory_that_others_can_read_is_refused() -> Result<()> {
         let directory = tempfile::tempdir()?;
         fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o755))?;
-        assert!(matches!(
-            State::open(directory.path(), &id(1)?),
-            Err(StateError::Open { .. })
-        ));
+        assert!(matches!(State::open(directory.path(), &id(1)?), Err(StateError::Open { .. })));
         Ok(())
     }
 }

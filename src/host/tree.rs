@@ -50,10 +50,7 @@ pub struct Identity {
 /// When there is none.
 pub fn identity(path: &Path) -> Result<Identity, TreeError> {
     let meta = std::fs::metadata(path).map_err(|source| fail("look at", path, source))?;
-    Ok(Identity {
-        device: meta.dev(),
-        inode: meta.ino(),
-    })
+    Ok(Identity { device: meta.dev(), inode: meta.ino() })
 }
 
 impl Tree {
@@ -67,10 +64,7 @@ impl Tree {
             .resolve(ResolveFlag::RESOLVE_NO_MAGICLINKS);
         let handle =
             openat2(AT_FDCWD, path, how).map_err(|errno| fail("open", path, errno.into()))?;
-        Ok(Self {
-            handle,
-            path: path.to_owned(),
-        })
+        Ok(Self { handle, path: path.to_owned() })
     }
 
     /// What the handle is a handle of.
@@ -80,10 +74,7 @@ impl Tree {
     pub fn identity(&self) -> Result<Identity, TreeError> {
         let stat = nix::sys::stat::fstat(&self.handle)
             .map_err(|errno| fail("look at", &self.path, errno.into()))?;
-        Ok(Identity {
-            device: stat.st_dev,
-            inode: stat.st_ino,
-        })
+        Ok(Identity { device: stat.st_dev, inode: stat.st_ino })
     }
 
     /// Reads the regular file `name` as text, at most `most` bytes; `None` when there is none.
@@ -106,15 +97,11 @@ impl Tree {
             let mut text = String::new();
             (&file).take(most as u64 + 1).read_to_string(&mut text)?;
             if text.len() > most {
-                return Err(std::io::Error::other(format!(
-                    "it is longer than {most} bytes"
-                )));
+                return Err(std::io::Error::other(format!("it is longer than {most} bytes")));
             }
             Ok(text)
         };
-        read()
-            .map(Some)
-            .map_err(|source| fail("read", &path, source))
+        read().map(Some).map_err(|source| fail("read", &path, source))
     }
 
     /// Removes everything but the regular file `keep`, a path of directories and a file's name.
@@ -132,11 +119,7 @@ fn beneath(directory: impl AsFd, name: &str, flags: OFlag) -> Result<OwnedFd, Er
     let resolve = ResolveFlag::RESOLVE_BENEATH
         | ResolveFlag::RESOLVE_NO_SYMLINKS
         | ResolveFlag::RESOLVE_NO_MAGICLINKS;
-    openat2(
-        directory,
-        name,
-        OpenHow::new().flags(flags).resolve(resolve),
-    )
+    openat2(directory, name, OpenHow::new().flags(flags).resolve(resolve))
 }
 
 fn prune(directory: &OwnedFd, keep: &[&str], depth: usize) -> Result<bool, Errno> {
@@ -146,10 +129,8 @@ fn prune(directory: &OwnedFd, keep: &[&str], depth: usize) -> Result<bool, Errno
     let open = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW;
     let mut kept = false;
     let mut listing = Dir::from_fd(beneath(directory, ".", open)?)?;
-    let names: Vec<_> = listing
-        .iter()
-        .map(|e| e.map(|e| (e.file_name().to_owned(), e.file_type())))
-        .collect();
+    let names: Vec<_> =
+        listing.iter().map(|e| e.map(|e| (e.file_name().to_owned(), e.file_type()))).collect();
     for entry in names {
         let (name, kind) = entry?;
         let Ok(text) = name.to_str() else {
@@ -164,11 +145,7 @@ fn prune(directory: &OwnedFd, keep: &[&str], depth: usize) -> Result<bool, Errno
             (Some(Type::File), [_]) if wanted => kept = true,
             (Some(Type::Directory), [_, rest @ ..]) => {
                 let inner = beneath(directory, text, open)?;
-                let rest = if wanted && !rest.is_empty() {
-                    rest
-                } else {
-                    &[]
-                };
+                let rest = if wanted && !rest.is_empty() { rest } else { &[] };
                 if prune(&inner, rest, depth - 1)? {
                     kept = true;
                 } else {
@@ -186,11 +163,7 @@ fn prune(directory: &OwnedFd, keep: &[&str], depth: usize) -> Result<bool, Errno
 }
 
 fn fail(action: &'static str, path: &Path, source: std::io::Error) -> TreeError {
-    TreeError {
-        action,
-        path: path.to_owned(),
-        source,
-    }
+    TreeError { action, path: path.to_owned(), source }
 }
 
 #[cfg(test)]
@@ -213,15 +186,7 @@ mod tests {
         let tree = Tree::open(path)?;
         assert_eq!(tree.read("real", 8)?.as_deref(), Some("text"));
         assert_eq!(tree.read("missing", 8)?, None);
-        for bad in [
-            "link",
-            "inner",
-            "fifo",
-            "giant",
-            "..",
-            "../x",
-            "/etc/passwd",
-        ] {
+        for bad in ["link", "inner", "fifo", "giant", "..", "../x", "/etc/passwd"] {
             assert!(tree.read(bad, 8).is_err(), "{bad}");
         }
         Ok(())
@@ -235,12 +200,8 @@ mod tests {
         let path = directory.path();
         fs::create_dir_all(path.join("-workspace/memory/deep"))?;
         fs::create_dir_all(path.join("other"))?;
-        for file in [
-            "-workspace/a.jsonl",
-            "-workspace/b.jsonl",
-            "-workspace/memory/deep/M.md",
-            "x",
-        ] {
+        for file in ["-workspace/a.jsonl", "-workspace/b.jsonl", "-workspace/memory/deep/M.md", "x"]
+        {
             fs::write(path.join(file), "x")?;
         }
         symlink(outside.path(), path.join("way-out"))?;

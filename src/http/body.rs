@@ -16,11 +16,7 @@ use crate::core::problem::{Problem, ProblemKind};
 /// 415, 413, 408, 400 or 422, in this order of checks; 422 names the field.
 pub async fn json<T: DeserializeOwned>(request: Request<Incoming>) -> Result<T, Problem> {
     let (parts, body) = request.into_parts();
-    let kind = parts
-        .headers
-        .get(CONTENT_TYPE)
-        .and_then(|kind| kind.to_str().ok())
-        .unwrap_or("");
+    let kind = parts.headers.get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or("");
     let essence = kind.split(';').next().unwrap_or("").trim();
     if !essence.eq_ignore_ascii_case("application/json") {
         let detail = format!("the content type is {essence:?}");
@@ -43,14 +39,8 @@ async fn read(body: Incoming) -> Result<Bytes, Problem> {
     match tokio::time::timeout(REQUEST_TIME, body).await {
         Ok(Ok(body)) => Ok(body.to_bytes()),
         Ok(Err(error)) if error.is::<LengthLimitError>() => Err(too_large()),
-        Ok(Err(_)) => Err(Problem::new(
-            ProblemKind::BadRequest,
-            "the body ended early",
-        )),
-        Err(_) => Err(Problem::new(
-            ProblemKind::RequestTimeout,
-            "the body did not come in time",
-        )),
+        Ok(Err(_)) => Err(Problem::new(ProblemKind::BadRequest, "the body ended early")),
+        Err(_) => Err(Problem::new(ProblemKind::RequestTimeout, "the body did not come in time")),
     }
 }
 
@@ -65,17 +55,16 @@ pub fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
         let inner = error.into_inner();
         if inner.is_data() {
             // Serde names an unknown or missing field itself; the path names the others.
-            let at = if path == "." {
-                String::new()
-            } else {
-                format!("{path}: ")
-            };
+            let at = if path == "." { String::new() } else { format!("{path}: ") };
             return Problem::new(ProblemKind::InvalidField, format!("{at}{inner}"));
         }
         Problem::new(ProblemKind::MalformedJson, inner)
     })?;
-    json.end()
-        .map_err(|error| Problem::new(ProblemKind::MalformedJson, error))?;
+    json.end().map_err(|error| Problem::new(ProblemKind::MalformedJson, error))?;
+    // Serde would read an object's fields from an array, too, in their order.
+    if !bytes.trim_ascii_start().starts_with(b"{") {
+        return Err(Problem::new(ProblemKind::InvalidField, "the body must be a JSON object"));
+    }
     Ok(value)
 }
 
@@ -90,35 +79,17 @@ mod tests {
             ("", ProblemKind::MalformedJson, "EOF"),
             ("{\"message\":", ProblemKind::MalformedJson, "EOF"),
             ("{'message':1}", ProblemKind::MalformedJson, "key"),
-            (
-                "{\"message\":\"x\"} trailing",
-                ProblemKind::MalformedJson,
-                "trailing",
-            ),
+            ("{\"message\":\"x\"} trailing", ProblemKind::MalformedJson, "trailing"),
             ("[]", ProblemKind::InvalidField, "MessageBody"),
             (r#"[null,"x",null,null,null]"#, ProblemKind::InvalidField, "object"),
             ("{}", ProblemKind::InvalidField, "`message`"),
             ("{\"message\":7}", ProblemKind::InvalidField, "message: "),
-            (
-                "{\"message\":\"x\",\"user\":[]}",
-                ProblemKind::InvalidField,
-                "user: ",
-            ),
-            (
-                "{\"message\":\"x\",\"colour\":1}",
-                ProblemKind::InvalidField,
-                "`colour`",
-            ),
-            (
-                "{\"message\":\"x\",\"message\":\"y\"}",
-                ProblemKind::InvalidField,
-                "`message`",
-            ),
+            ("{\"message\":\"x\",\"user\":[]}", ProblemKind::InvalidField, "user: "),
+            ("{\"message\":\"x\",\"colour\":1}", ProblemKind::InvalidField, "`colour`"),
+            ("{\"message\":\"x\",\"message\":\"y\"}", ProblemKind::InvalidField, "`message`"),
         ] {
             let problem = parse::<MessageBody>(json.as_bytes()).err();
-            let problem = problem
-                .map(|p| (p.kind, p.detail))
-                .unwrap_or((kind, String::new()));
+            let problem = problem.map(|p| (p.kind, p.detail)).unwrap_or((kind, String::new()));
             assert_eq!(problem.0, kind, "{json}: {}", problem.1);
             assert!(problem.1.contains(word), "{json}: {}", problem.1);
         }

@@ -28,11 +28,7 @@ impl Connections {
     /// None yet; `stop` ends them.
     pub fn new(stop: CancellationToken) -> Self {
         let permits = Arc::new(Semaphore::new(CONNECTIONS));
-        Self {
-            permits,
-            tasks: TaskTracker::new(),
-            stop,
-        }
+        Self { permits, tasks: TaskTracker::new(), stop }
     }
 
     /// Waits for a place. `None` when the service stops.
@@ -42,6 +38,11 @@ impl Connections {
             () = self.stop.cancelled() => None,
             permit = self.permits.clone().acquire_owned() => permit.ok(),
         }
+    }
+
+    /// Becomes ready when the service stops.
+    pub async fn stopped(&self) {
+        self.stop.cancelled().await;
     }
 
     /// Serves one connection in a task of its own.

@@ -45,23 +45,14 @@ impl Agent {
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()?;
-        let pid = child
-            .id()
-            .and_then(|pid| i32::try_from(pid).ok())
-            .ok_or("no pid")?;
+        let pid = child.id().and_then(|pid| i32::try_from(pid).ok()).ok_or("no pid")?;
         let mut stdin = child.stdin.take().ok_or("no standard input")?;
         let stdout = child.stdout.take().ok_or("no standard output")?;
         let stderr = child.stderr.take().ok_or("no standard error")?;
         let mut rules = serde_json::to_vec(&job.landlock)?;
         rules.push(b'\n');
         stdin.write_all(&rules).await?;
-        Ok(Self {
-            child,
-            pid,
-            stdin,
-            stdout,
-            stderr,
-        })
+        Ok(Self { child, pid, stdin, stdout, stderr })
     }
 
     /// The process's id.
@@ -97,14 +88,9 @@ impl Agent {
         let upward = tokio::spawn(read_all(self.stdout, up));
         let tail = tokio::spawn(tail(self.stderr, stderr_bytes));
         let body = futures_util::stream::unfold(chunks, |mut chunks| async {
-            chunks
-                .recv()
-                .await
-                .map(|chunk: Bytes| (Ok(Frame::data(chunk)), chunks))
+            chunks.recv().await.map(|chunk: Bytes| (Ok(Frame::data(chunk)), chunks))
         });
-        let down = door
-            .stream("/agent", BodyExt::boxed(StreamBody::new(body)))
-            .await?;
+        let down = door.stream("/agent", BodyExt::boxed(StreamBody::new(body))).await?;
         let downward = tokio::spawn(write_all(down, self.stdin));
         let status = self.child.wait().await?;
         downward.abort();

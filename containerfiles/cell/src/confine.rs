@@ -71,11 +71,7 @@ fn restrict(rules: &[Rule]) -> Result<Landlock> {
     for rule in rules {
         let path = PathFd::new(&rule.path)?;
         let directory = std::fs::metadata(&rule.path)?.is_dir();
-        let legal = if directory {
-            BitFlags::all()
-        } else {
-            AccessFs::from_file(NEWEST)
-        };
+        let legal = if directory { BitFlags::all() } else { AccessFs::from_file(NEWEST) };
         ruleset = ruleset.add_rule(PathBeneath::new(path, rights(rule.access) & legal))?;
     }
     let status = ruleset.restrict_self()?;

@@ -68,14 +68,8 @@ impl Door {
     pub async fn open() -> Result<(Self, impl Future<Output = DoorError>), DoorError> {
         // Duplicates share the file description, so O_NONBLOCK lands on 0 and 1 as well: nothing
         // else in this process may use them.
-        let input = std::io::stdin()
-            .as_fd()
-            .try_clone_to_owned()
-            .map_err(DoorError::Pipes)?;
-        let output = std::io::stdout()
-            .as_fd()
-            .try_clone_to_owned()
-            .map_err(DoorError::Pipes)?;
+        let input = std::io::stdin().as_fd().try_clone_to_owned().map_err(DoorError::Pipes)?;
+        let output = std::io::stdout().as_fd().try_clone_to_owned().map_err(DoorError::Pipes)?;
         let input = pipe::Receiver::from_owned_fd(input).map_err(DoorError::Pipes)?;
         let output = pipe::Sender::from_owned_fd(output).map_err(DoorError::Pipes)?;
         let (sender, connection) = Builder::new(TokioExecutor::new())
@@ -120,19 +114,13 @@ impl Door {
     /// Opens the request whose bodies stream both ways.
     pub async fn stream(&self, route: &'static str, body: Body) -> Result<Incoming, DoorError> {
         let request = request(route, body)?;
-        let response = self
-            .send(request)
-            .await
-            .map_err(|e| DoorError::Unanswered(route, e.into()))?;
+        let response =
+            self.send(request).await.map_err(|e| DoorError::Unanswered(route, e.into()))?;
         if response.status().is_success() {
             return Ok(response.into_body());
         }
         let status = response.status().as_u16();
-        Err(DoorError::Refused {
-            route,
-            status,
-            reason: String::new(),
-        })
+        Err(DoorError::Refused { route, status, reason: String::new() })
     }
 
     async fn post(&self, route: &'static str, value: &impl Serialize) -> Result<Bytes, DoorError> {
@@ -147,11 +135,7 @@ impl Door {
             return Ok(body);
         }
         let reason = String::from_utf8_lossy(&body).into_owned();
-        Err(DoorError::Refused {
-            route,
-            status: status.as_u16(),
-            reason,
-        })
+        Err(DoorError::Refused { route, status: status.as_u16(), reason })
     }
 }
 
@@ -164,7 +148,5 @@ fn request(route: &'static str, body: Body) -> Result<Request<Body>, DoorError> 
 
 /// A body that is there at once.
 pub fn full(bytes: impl Into<Bytes>) -> Body {
-    Full::new(bytes.into())
-        .map_err(|never| match never {})
-        .boxed()
+    Full::new(bytes.into()).map_err(|never| match never {}).boxed()
 }

@@ -28,33 +28,24 @@ pub fn run() -> Result<()> {
     // The agent has the same uid: it shall not look into this process. It would find nothing but
     // its own run, but the door's descriptors are here.
     nix::sys::prctl::set_dumpable(false)?;
-    tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()?
-        .block_on(async {
-            let (door, lost) = Door::open().await?;
-            tokio::select! {
-                result = serve(door) => result,
-                error = lost => Err(error.into()),
-            }
-        })
+    tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(async {
+        let (door, lost) = Door::open().await?;
+        tokio::select! {
+            result = serve(door) => result,
+            error = lost => Err(error.into()),
+        }
+    })
 }
 
 async fn serve(door: Door) -> Result<()> {
-    let hello = Hello {
-        protocol: PROTOCOL,
-        launcher: env!("CARGO_PKG_VERSION").to_owned(),
-    };
+    let hello = Hello { protocol: PROTOCOL, launcher: env!("CARGO_PKG_VERSION").to_owned() };
     let job: Job = door.ask("/hello", &hello).await?;
     prepare(&job)?;
     model::listen(&job.model_socket, door.clone())?;
 
     let mut agent = Agent::start(&job).await?;
     reaper::start(agent.pid())?;
-    let preflight = Preflight {
-        launcher: measure::measure(None)?,
-        agent: agent.measured().await?,
-    };
+    let preflight = Preflight { launcher: measure::measure(None)?, agent: agent.measured().await? };
     door.tell("/preflight", &preflight).await?;
     agent.go().await?;
 
@@ -76,18 +67,11 @@ async fn serve(door: Door) -> Result<()> {
 
 /// Writes the job's files and links. All lie on the cell's own tmpfs.
 fn prepare(job: &Job) -> Result<()> {
-    let parents = job
-        .files
-        .iter()
-        .map(|f| &f.path)
-        .chain(job.links.iter().map(|l| &l.path));
+    let parents = job.files.iter().map(|f| &f.path).chain(job.links.iter().map(|l| &l.path));
     let socket = std::iter::once(&job.model_socket);
     for path in parents.chain(socket) {
         if let Some(parent) = Path::new(path).parent() {
-            std::fs::DirBuilder::new()
-                .recursive(true)
-                .mode(0o700)
-                .create(parent)?;
+            std::fs::DirBuilder::new().recursive(true).mode(0o700).create(parent)?;
         }
     }
     for file in &job.files {

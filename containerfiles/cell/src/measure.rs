@@ -13,12 +13,8 @@ type Result<T> = std::result::Result<T, Box<dyn Error + Send + Sync>>;
 pub fn measure(landlock: Option<Landlock>) -> Result<Measured> {
     let status = fs::read_to_string("/proc/self/status")?;
     let field = |name: &str| -> Result<&str> {
-        let line = status
-            .lines()
-            .find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
-        Ok(line
-            .ok_or_else(|| format!("/proc/self/status has no {name}"))?
-            .trim())
+        let line = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+        Ok(line.ok_or_else(|| format!("/proc/self/status has no {name}"))?.trim())
     };
     let numbers = |name| -> Result<Vec<u32>> {
         Ok(field(name)?
@@ -74,17 +70,8 @@ fn mount(line: &str) -> Result<Mount> {
 
 /// The kernel writes space, tab, newline and backslash as three octal digits.
 fn unescape(field: &str) -> String {
-    let escapes = [
-        ("\\040", " "),
-        ("\\011", "\t"),
-        ("\\012", "\n"),
-        ("\\134", "\\"),
-    ];
-    escapes
-        .iter()
-        .fold(field.to_owned(), |text, (octal, char)| {
-            text.replace(octal, char)
-        })
+    let escapes = [("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")];
+    escapes.iter().fold(field.to_owned(), |text, (octal, char)| text.replace(octal, char))
 }
 
 /// proc_net_dev(5): two lines of head, then `  lo: …`. `/sys` may show another namespace's.
@@ -116,20 +103,11 @@ fn limits() -> Result<Limits> {
 
 /// The cell's peak memory, where the kernel counts it.
 pub fn memory_peak() -> Option<u64> {
-    fs::read_to_string("/sys/fs/cgroup/memory.peak")
-        .ok()?
-        .trim()
-        .parse()
-        .ok()
+    fs::read_to_string("/sys/fs/cgroup/memory.peak").ok()?.trim().parse().ok()
 }
 
 /// How many processes of the cell the kernel killed for memory, where it counts them.
 pub fn oom_kills() -> Option<u64> {
     let events = fs::read_to_string("/sys/fs/cgroup/memory.events").ok()?;
-    events
-        .lines()
-        .find_map(|line| line.strip_prefix("oom_kill "))?
-        .trim()
-        .parse()
-        .ok()
+    events.lines().find_map(|line| line.strip_prefix("oom_kill "))?.trim().parse().ok()
 }

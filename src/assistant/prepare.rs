@@ -1,0 +1,216 @@
+//! What a run needs before its cell is made: the plan, the launcher's job, instructions, a meter.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use http_body_util::BodyExt;
+use jiff::Timestamp;
+use jiff::tz::TimeZone;
+use noclaw_cell::job::Job;
+use noclaw_cell::preflight::Preflight;
+use serde_json::Value;
+
+use super::trouble::Trouble;
+use super::{Assistant, now};
+use crate::cell::door::Model;
+use crate::cell::start::{Session, StartLine};
+use crate::cell::{TRANSCRIPTS, WORKSPACE};
+use crate::core::ids::UserName;
+use crate::core::limits::{INSTRUCTIONS_BYTES, Limits, MESSAGES_PER_RUN, REPLY_BYTES};
+use crate::core::message::{Shown, turn};
+use crate::core::money::{Meter, Prices};
+use crate::core::plan::{CellPlan, Controller, PlannedMount};
+use crate::core::problem::chain;
+use crate::gateway::{Hooks, RunGateway, RunLimits};
+use crate::host::tree::{self, Identity, Tree};
+use crate::store::accept::QueueLimits;
+use crate::store::claim::{ActiveLimits, Claimed};
+
+const SHIPPED_INSTRUCTIONS: &str = include_str!("../../data/instructions.md");
+/// The agent's own notes, in its workspace.
+const NOTES: &str = "CLAUDE.md";
+
+/// What the owner set.
+#[derive(Debug)]
+pub struct Settings {
+    /// The default user.
+    pub owner: UserName,
+    /// Limits.
+    pub limits: Limits,
+    /// Models and what they cost.
+    pub prices: Prices,
+    /// The model of a message that names none.
+    pub model: String,
+    /// Limits to do without.
+    pub accept_without: Vec<Controller>,
+    /// The launcher's program.
+    pub launcher: PathBuf,
+    /// The agent's start line and Landlock table.
+    pub start: StartLine,
+    /// The owner's instructions for all users.
+    pub instructions: String,
+}
+
+impl Settings {
+    pub(super) const fn queue_limits(&self) -> QueueLimits {
+        QueueLimits {
+            per_user: self.limits.queue_per_user,
+            all: self.limits.queue,
+            messages_per_run: MESSAGES_PER_RUN,
+        }
+    }
+
+    pub(super) const fn active_limits(&self) -> ActiveLimits {
+        ActiveLimits { cells: self.limits.cells, per_user: self.limits.cells_per_user }
+    }
+}
+
+/// A run that can begin.
+pub(super) struct Prepared {
+    pub(super) plan: CellPlan,
+    pub(super) job: Job,
+    pub(super) instructions: String,
+    messages: Vec<Shown>,
+    zone: TimeZone,
+    // The conversation's transcript is lost: the agent remembers nothing of it.
+    anew: bool,
+}
+
+impl Prepared {
+    /// The user's turn: the time as it is now, and all waiting messages.
+    pub(super) fn turn(&self) -> Vec<Value> {
+        turn(&self.messages, &Timestamp::now().to_zoned(self.zone.clone()))
+    }
+
+    /// The reply as it is kept.
+    pub(super) fn reply(&self, mut text: String) -> String {
+        if text.len() > REPLY_BYTES {
+            text.truncate(text.floor_char_boundary(REPLY_BYTES));
+            text.push_str("\n\n[the reply was longer than what is kept]");
+        }
+        if self.anew {
+            text.push_str("\n\n[the conversation's transcript was lost; it began anew]");
+        }
+        text
+    }
+}
+
+impl Assistant {
+    /// The run's way to the model, with what it may spend.
+    pub(super) fn model(&self, run: &Claimed) -> RunGateway {
+        let limits = &self.settings.limits;
+        let allowance = limits
+            .budget_per_run
+            .min(limits.budget_per_user_day.saturating_sub(run.spent_today_user))
+            .min(limits.budget_per_day.saturating_sub(run.spent_today_all));
+        let (store, id) = (self.store.clone(), run.run);
+        let touched = move || -> std::pin::Pin<Box<dyn Future<Output = _> + Send>> {
+            let store = store.clone();
+            Box::pin(async move { Ok(store.touched(id, now()).await?) })
+        };
+        let hooks = Hooks { touched: Some(Box::new(touched)), ..Hooks::default() };
+        self.gateway.for_run(Meter::new(allowance), RunLimits::default(), hooks)
+    }
+
+    /// Gathers what the run needs.
+    pub(super) async fn prepare(&self, run: &Claimed) -> Result<Prepared, Trouble> {
+        let image = self.ready.check().await.map_err(Trouble::NotReady)?.image;
+        let workspace = self.state.workspace(&run.user)?;
+        let transcripts = self.state.transcripts(&run.user, run.conversation_id)?;
+        let head = run.head.as_deref();
+        let found = self.tidy(run, head)?;
+        let head = head.filter(|_| found);
+
+        let zone = zone(run.time_zone.as_deref());
+        let session = Session {
+            run: run.run,
+            head,
+            model: run.model.as_deref().unwrap_or(&self.settings.model),
+            zone: zone.iana_name().unwrap_or("UTC"),
+        };
+        let workspace_tree = Tree::open(&workspace)?;
+        let launcher = &self.settings.launcher;
+        let mounts = vec![
+            planned(launcher, noclaw_cell::LAUNCHER, true, tree::identity(launcher)?),
+            planned(&workspace, WORKSPACE, false, workspace_tree.identity()?),
+            planned(&transcripts, TRANSCRIPTS, false, Tree::open(&transcripts)?.identity()?),
+        ];
+        let limits = &self.settings.limits;
+        let plan = CellPlan {
+            instance: self.state.instance().clone(),
+            run: run.run,
+            user: run.user.clone(),
+            image: image.id,
+            mounts,
+            memory: limits.cell_memory,
+            pids: limits.cell_pids,
+            cpu_millis: limits.cell_cpu_millis,
+            landlock_rules: self.settings.start.landlock_rules(),
+            accept_without: self.settings.accept_without.clone(),
+        };
+        Ok(Prepared {
+            plan,
+            job: self.settings.start.job(&session),
+            instructions: self.instructions(run, &workspace_tree),
+            messages: run.messages.clone(),
+            zone,
+            anew: run.head.is_some() && head.is_none(),
+        })
+    }
+
+    /// Shipped, the owner's for all, the owner's for this user, the agent's own notes. Nothing here
+    /// changes from run to run by itself, so the model's prompt cache holds.
+    fn instructions(&self, run: &Claimed, workspace: &Tree) -> String {
+        let notes = workspace.read(NOTES, INSTRUCTIONS_BYTES).unwrap_or_else(|error| {
+            let error = chain(&error);
+            tracing::warn!(user = %run.user, error, "the agent's notes are not read");
+            None
+        });
+        let notes = notes.map(|notes| {
+            format!("# Your own notes (from /workspace/{NOTES}; you wrote them)\n\n{notes}")
+        });
+        let parts = [
+            SHIPPED_INSTRUCTIONS,
+            &self.settings.instructions,
+            &run.user_instructions,
+            notes.as_deref().unwrap_or_default(),
+        ];
+        let parts = parts.iter().map(|part| part.trim()).filter(|part| !part.is_empty());
+        parts.collect::<Vec<_>>().join("\n\n")
+    }
+}
+
+fn planned(
+    source: &std::path::Path,
+    destination: &str,
+    read_only: bool,
+    identity: Identity,
+) -> PlannedMount {
+    PlannedMount {
+        source: source.to_string_lossy().into_owned(),
+        destination: destination.to_owned(),
+        read_only,
+        device: identity.device,
+        inode: identity.inode,
+    }
+}
+
+fn zone(name: Option<&str>) -> TimeZone {
+    let named = name.and_then(|name| TimeZone::get(name).ok());
+    named.unwrap_or_else(|| TimeZone::try_system().unwrap_or(TimeZone::UTC))
+}
+
+/// What is kept of a preflight.
+pub(super) fn record(preflight: &Preflight) -> String {
+    // Our own type, with string keys: it always serializes.
+    serde_json::to_string(preflight).unwrap_or_default()
+}
+
+/// Passes the door's model requests to the run's gateway.
+pub(super) fn handler(model: &RunGateway) -> Model {
+    let model = model.clone();
+    Arc::new(move |request| {
+        let model = model.clone();
+        Box::pin(async move { model.handle(request).await.map(BodyExt::boxed) })
+    })
+}

@@ -1,0 +1,125 @@
+//! Readiness: Podman, its storage, the limits it can enforce, the image, the key. Asked before a
+//! message is accepted and when its cell is made, never by liveness.
+
+use std::sync::Mutex;
+use std::sync::PoisonError;
+use std::time::{Duration, Instant};
+
+use crate::cell::Cells;
+use crate::cell::engine::Info;
+use crate::cell::image::{self, AgentImage};
+use crate::core::plan::Controller;
+use crate::core::problem::{Problem, ProblemKind, chain};
+
+/// How long a good answer holds: Podman is not asked for each of many messages at once.
+const FRESH: Duration = Duration::from_secs(1);
+/// How long Podman may take. Its service may have to be started.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// What a cell can be made of.
+#[derive(Debug, Clone)]
+pub struct Ready {
+    /// The image.
+    pub image: AgentImage,
+    /// What Podman says of itself.
+    pub podman: Info,
+}
+
+/// Finds out whether a message can be answered.
+#[derive(Debug)]
+pub struct Readiness {
+    cells: Cells,
+    accept_without: Vec<Controller>,
+    has_model: bool,
+    last: Mutex<Option<(Instant, Ready)>>,
+}
+
+impl Readiness {
+    /// Asks this Podman. `has_model`: a key, or an upstream that needs none.
+    pub const fn new(cells: Cells, accept_without: Vec<Controller>, has_model: bool) -> Self {
+        Self { cells, accept_without, has_model, last: Mutex::new(None) }
+    }
+
+    /// Whether a message can be answered now.
+    ///
+    /// # Errors
+    /// The first thing that is missing, with a hint.
+    pub async fn check(&self) -> Result<Ready, Problem> {
+        let last = self.last.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        if let Some((at, ready)) = &last
+            && at.elapsed() < FRESH
+        {
+            return Ok(ready.clone());
+        }
+        // What Podman is does not change while it answers; `info` is slow.
+        let known = last.map(|(_, ready)| ready.podman);
+        let result = tokio::time::timeout(PATIENCE, self.ask(known)).await.unwrap_or_else(|_| {
+            Err(no_podman(format!("Podman did not answer within {} s", PATIENCE.as_secs())))
+        });
+        *self.last.lock().unwrap_or_else(PoisonError::into_inner) =
+            result.as_ref().ok().map(|ready| (Instant::now(), ready.clone()));
+        result
+    }
+
+    async fn ask(&self, known: Option<Info>) -> Result<Ready, Problem> {
+        if !self.has_model {
+            return Err(Problem::new(ProblemKind::KeyMissing, "there is no key for the model").hint(
+                "give the key's file with --api-key-file FILE, or try without one: --model-api demo",
+            ));
+        }
+        let podman = match known {
+            Some(info) => info,
+            None => {
+                let error = |error| no_podman(chain(&error));
+                self.cells.engine().info().await.map_err(error)?
+            }
+        };
+        self.judge(&podman)?;
+        let image = image::current(self.cells.podman()).await;
+        let image = image.map_err(|error| no_podman(chain(&error)))?;
+        let missing = || {
+            Problem::new(ProblemKind::ImageMissing, format!("there is no image {}", image::CURRENT))
+                .hint("noclaw image build")
+        };
+        Ok(Ready { image: image.ok_or_else(missing)?, podman })
+    }
+
+    fn judge(&self, podman: &Info) -> Result<(), Problem> {
+        if let Some(problem) = storage(podman) {
+            return Err(problem);
+        }
+        let missing: Vec<_> = missing_controllers(podman)
+            .into_iter()
+            .filter(|controller| !self.accept_without.contains(controller))
+            .map(Controller::as_str)
+            .collect();
+        if missing.is_empty() {
+            return Ok(());
+        }
+        let list = missing.join(",");
+        let detail = format!("Podman has no cgroup controller for: {list}");
+        Err(Problem::new(ProblemKind::LimitsMissing, detail).hint(format!(
+            "delegate the controllers to your user, or accept to do without: --accept-without={list}"
+        )))
+    }
+}
+
+fn no_podman(detail: String) -> Problem {
+    Problem::new(ProblemKind::PodmanUnavailable, detail)
+        .hint("systemctl --user start podman.socket, or `noclaw doctor`")
+}
+
+/// The controllers that a cell needs and Podman has not.
+pub fn missing_controllers(podman: &Info) -> Vec<Controller> {
+    let has = |controller: &Controller| podman.controllers.iter().any(|c| c == controller.as_str());
+    Controller::ALL.into_iter().filter(|controller| !has(controller)).collect()
+}
+
+/// What is wrong with Podman's storage: `vfs` copies the whole image for each cell.
+pub fn storage(podman: &Info) -> Option<Problem> {
+    (podman.storage_driver == "vfs").then(|| {
+        Problem::new(ProblemKind::StorageDriver, "Podman's storage driver is vfs").hint(
+            "set `driver = \"overlay\"` in ~/.config/containers/storage.conf, then `podman system reset`",
+        )
+    })
+}

@@ -1,0 +1,117 @@
+//! What can go wrong with a run, and which outcome it has (the failure table is `core/run.rs`'s).
+
+use std::time::Duration;
+
+use noclaw_cell::job::Exit;
+
+use crate::cell::CellError;
+use crate::cell::agent::AgentError;
+use crate::cell::door::{Door, DoorError};
+use crate::cell::stream_json::TurnResult;
+use crate::core::plan::Shortfall;
+use crate::core::problem::{Problem, chain};
+use crate::core::run::{FailureKind, Outcome};
+use crate::gateway::error::ModelError;
+use crate::host::state::StateError;
+use crate::host::tree::TreeError;
+use crate::store::error::Error as StoreError;
+
+/// How long a launcher may take to say how the agent ended, once its stream has.
+const LAST_WORD: Duration = Duration::from_secs(2);
+/// The kernel's kill.
+const SIGKILL: i32 = 9;
+
+/// Why a run cannot go on.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Trouble {
+    #[error(transparent)]
+    NotReady(Problem),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error(transparent)]
+    State(#[from] StateError),
+    #[error(transparent)]
+    Tree(#[from] TreeError),
+    #[error(transparent)]
+    Cell(#[from] CellError),
+    #[error(transparent)]
+    Door(#[from] DoorError),
+    #[error(transparent)]
+    Shortfall(#[from] Shortfall),
+    #[error(transparent)]
+    Agent(#[from] AgentError),
+    #[error("the agent ended before its result, {}", how(.0))]
+    Ended(Exit),
+    #[error("the cell did not {0} in time")]
+    Slow(&'static str),
+    #[error("the agent was silent for {} s", .0.as_secs())]
+    Silence(Duration),
+    #[error("the run took longer than {} s", .0.as_secs())]
+    RunTime(Duration),
+}
+
+impl From<Trouble> for Outcome {
+    fn from(trouble: Trouble) -> Self {
+        let detail = chain(&trouble);
+        let kind = match trouble {
+            Trouble::Silence(_) | Trouble::RunTime(_) => return Self::TimedOut { detail },
+            Trouble::NotReady(_) | Trouble::Cell(_) => FailureKind::Podman,
+            Trouble::Store(_) | Trouble::State(_) | Trouble::Tree(_) => FailureKind::Internal,
+            Trouble::Door(DoorError::Lost { .. }) => FailureKind::DoorLost,
+            Trouble::Door(DoorError::Breach(_))
+            | Trouble::Agent(AgentError::TooMuch { .. } | AgentError::Garbage(..)) => {
+                FailureKind::Breach
+            }
+            Trouble::Shortfall(_) => FailureKind::Preflight,
+            Trouble::Ended(exit) if ran_out_of_memory(&exit) => FailureKind::OutOfMemory,
+            Trouble::Agent(_) | Trouble::Ended(_) | Trouble::Slow(_) => FailureKind::Agent,
+        };
+        Self::failed(kind, detail)
+    }
+}
+
+/// The outcome of a turn that the agent itself calls failed. The model's last error says more.
+pub(super) fn failed_turn(turn: &TurnResult, model: Option<ModelError>) -> Outcome {
+    let detail = match model {
+        Some(error) => error.to_string(),
+        None if turn.text.is_empty() => turn.subtype.clone(),
+        None => turn.text.clone(),
+    };
+    Outcome::failed(FailureKind::AgentError, detail)
+}
+
+/// When the agent's stream has ended, the launcher may still say how, and the door why.
+pub(super) async fn explained<T>(
+    door: &mut Door,
+    result: Result<T, Trouble>,
+) -> Result<T, Trouble> {
+    let ended = AgentError::is_end;
+    match result {
+        Err(Trouble::Agent(error)) if ended(&error) => {
+            match tokio::time::timeout(LAST_WORD, door.exit()).await {
+                Ok(Ok(exit)) => Err(Trouble::Ended(exit)),
+                Ok(Err(lost)) => Err(lost.into()),
+                Err(_) => Err(error.into()),
+            }
+        }
+        result => result,
+    }
+}
+
+/// A killed child only counts as an event; the agent itself must have been killed.
+fn ran_out_of_memory(exit: &Exit) -> bool {
+    exit.signal == Some(SIGKILL) && exit.oom_kills.is_some_and(|kills| kills > 0)
+}
+
+fn how(exit: &Exit) -> String {
+    let end = match (exit.status, exit.signal) {
+        (_, Some(SIGKILL)) if ran_out_of_memory(exit) => "killed for memory".to_owned(),
+        (_, Some(signal)) => format!("killed by signal {signal}"),
+        (Some(status), _) => format!("with status {status}"),
+        (None, None) => "nobody knows how".to_owned(),
+    };
+    match exit.stderr.trim() {
+        "" => end,
+        stderr => format!("{end}; its last words: {stderr}"),
+    }
+}

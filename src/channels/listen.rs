@@ -1,0 +1,129 @@
+//! The listeners: the Unix socket, and loopback TCP when the owner asks for it.
+
+use std::fs;
+use std::net::SocketAddr;
+use std::os::unix::fs::{DirBuilderExt, FileTypeExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use tokio::net::{TcpListener, UnixListener, UnixStream};
+
+use super::Routes;
+use super::who::Peer;
+use crate::http::server::Connections;
+
+/// Why the service cannot listen.
+#[derive(Debug, thiserror::Error)]
+pub enum ListenError {
+    /// The socket cannot be made.
+    #[error("cannot listen at {}", path.display())]
+    Unix {
+        /// Where.
+        path: PathBuf,
+        /// Why not.
+        #[source]
+        source: std::io::Error,
+    },
+    /// Somebody listens there.
+    #[error("another service listens at {}", path.display())]
+    InUse {
+        /// Where.
+        path: PathBuf,
+    },
+    /// The port cannot be had.
+    #[error("cannot listen at {address}")]
+    Tcp {
+        /// Where.
+        address: SocketAddr,
+        /// Why not.
+        #[source]
+        source: std::io::Error,
+    },
+    /// Not loopback.
+    #[error("{address} is not a loopback address; tokens would cross the network in the clear")]
+    NotLoopback {
+        /// Where.
+        address: SocketAddr,
+    },
+}
+
+/// Makes the Unix socket, for its owner alone.
+///
+/// # Errors
+/// When somebody listens there, or it cannot be made.
+pub async fn unix(path: &Path) -> Result<UnixListener, ListenError> {
+    let unix = |source| ListenError::Unix { path: path.to_owned(), source };
+    if let Some(parent) = path.parent() {
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(parent).map_err(unix)?;
+    }
+    if fs::symlink_metadata(path).is_ok_and(|meta| meta.file_type().is_socket()) {
+        if UnixStream::connect(path).await.is_ok() {
+            return Err(ListenError::InUse { path: path.to_owned() });
+        }
+        // Left by a service that was killed.
+        fs::remove_file(path).map_err(unix)?;
+    }
+    // The umask (`host/process.rs`) closes it to others from the first moment on.
+    let listener = UnixListener::bind(path).map_err(unix)?;
+    fs::set_permissions(path, fs::Permissions::from_mode(0o600)).map_err(unix)?;
+    Ok(listener)
+}
+
+/// Makes the TCP listener.
+///
+/// # Errors
+/// When it is not loopback, or the port cannot be had.
+pub async fn tcp(address: SocketAddr) -> Result<TcpListener, ListenError> {
+    if !address.ip().is_loopback() {
+        return Err(ListenError::NotLoopback { address });
+    }
+    TcpListener::bind(address).await.map_err(|source| ListenError::Tcp { address, source })
+}
+
+/// Serves the Unix socket until the service stops.
+pub async fn serve_unix(listener: UnixListener, connections: Connections, routes: Arc<Routes>) {
+    while let Some(permit) = connections.place().await {
+        let accepted = tokio::select! {
+            biased;
+            () = connections.stopped() => return,
+            accepted = listener.accept() => accepted,
+        };
+        match accepted.and_then(|(stream, _)| Ok((stream.peer_cred()?.uid(), stream))) {
+            Ok((uid, stream)) => {
+                let routes = Arc::clone(&routes);
+                connections.serve(stream, permit, move |request| {
+                    let routes = Arc::clone(&routes);
+                    async move { routes.answer(Peer::Unix(uid), request).await }
+                });
+            }
+            Err(error) => accept_failed(&error).await,
+        }
+    }
+}
+
+/// Serves TCP until the service stops.
+pub async fn serve_tcp(listener: TcpListener, connections: Connections, routes: Arc<Routes>) {
+    while let Some(permit) = connections.place().await {
+        let accepted = tokio::select! {
+            biased;
+            () = connections.stopped() => return,
+            accepted = listener.accept() => accepted,
+        };
+        match accepted {
+            Ok((stream, _)) => {
+                let routes = Arc::clone(&routes);
+                connections.serve(stream, permit, move |request| {
+                    let routes = Arc::clone(&routes);
+                    async move { routes.answer(Peer::Tcp, request).await }
+                });
+            }
+            Err(error) => accept_failed(&error).await,
+        }
+    }
+}
+
+async fn accept_failed(error: &std::io::Error) {
+    // Out of descriptors, most likely: the waiting connection stays, and so would this loop's speed.
+    tracing::warn!(%error, "a connection cannot be accepted");
+    tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+}

@@ -1,0 +1,133 @@
+//! Floor 3: every way in. A request is told who speaks, goes to its route, and gets an answer or a
+//! problem document.
+
+pub mod health;
+pub mod listen;
+pub mod runs;
+pub mod tokens;
+pub mod view;
+pub mod webhook;
+pub mod who;
+
+use std::sync::{Arc, Mutex};
+
+use hyper::body::Incoming;
+use hyper::{Method, Request, Response};
+
+use self::who::{Peer, Speaker};
+use crate::assistant::Assistant;
+use crate::assistant::ready::Readiness;
+use crate::core::ids::UserName;
+use crate::core::problem::{Problem, ProblemKind, chain};
+use crate::core::rate::RateLimiter;
+use crate::http::reply::{self, Body};
+use crate::store::Store;
+use crate::store::error::Error as StoreError;
+
+/// What the routes share.
+pub struct Routes {
+    /// Where messages go.
+    pub assistant: Arc<Assistant>,
+    /// What `status` tells beside.
+    pub about: health::About,
+    user_rates: Mutex<RateLimiter<UserName>>,
+    token_rates: Mutex<RateLimiter<i64>>,
+}
+
+impl Routes {
+    /// Routes to this assistant.
+    pub fn new(assistant: Arc<Assistant>, about: health::About) -> Self {
+        let limits = &assistant.settings.limits;
+        let user_rates = Mutex::new(RateLimiter::new(limits.rate));
+        let token_rates = Mutex::new(RateLimiter::new(limits.token_rate));
+        Self { assistant, about, user_rates, token_rates }
+    }
+
+    fn store(&self) -> &Store {
+        &self.assistant.store
+    }
+
+    fn ready(&self) -> &Readiness {
+        &self.assistant.ready
+    }
+
+    /// Answers a request of a peer.
+    pub async fn answer(&self, peer: Peer, request: Request<Incoming>) -> Response<Body> {
+        self.route(peer, request).await.unwrap_or_else(|problem| {
+            tracing::debug!(kind = problem.kind.slug(), "refused");
+            reply::problem(&problem)
+        })
+    }
+
+    async fn route(
+        &self,
+        peer: Peer,
+        request: Request<Incoming>,
+    ) -> Result<Response<Body>, Problem> {
+        let path = request.uri().path().to_owned();
+        let parts: Vec<&str> = path.split('/').skip(1).collect();
+        // Load balancers and systemd ask these; they tell nothing about anybody.
+        match (request.method(), parts.as_slice()) {
+            (&Method::GET, ["healthz"]) => return health::alive(self).await,
+            (&Method::GET, ["readyz"]) => return health::ready(self).await,
+            _ => {}
+        }
+        let speaker = who::identify(self, peer, &request).await?;
+        let get = request.method() == Method::GET;
+        let post = request.method() == Method::POST;
+        match parts.as_slice() {
+            ["webhook"] if post => webhook::post(self, &speaker, request).await,
+            ["v1", "runs"] if get => runs::list(self, &speaker, &request).await,
+            ["v1", "runs", id] if get => runs::show(self, &speaker, id, &request).await,
+            ["v1", "status"] if get => health::status(self, &speaker).await,
+            ["v1", "tokens"] if get => tokens::list(self, &speaker).await,
+            ["v1", "tokens"] if post => tokens::create(self, &speaker, request).await,
+            ["v1", "tokens", id] if request.method() == Method::DELETE => {
+                tokens::delete(self, &speaker, id).await
+            }
+            ["webhook" | "healthz" | "readyz"] | ["v1", "runs" | "tokens" | "status", ..] => {
+                let detail = format!("{} is not for {path}", request.method());
+                Err(Problem::new(ProblemKind::MethodNotAllowed, detail))
+            }
+            _ => Err(Problem::new(ProblemKind::NotFound, format!("there is no route {path}"))),
+        }
+    }
+}
+
+/// Only the owner may do this.
+fn owner_only(speaker: &Speaker) -> Result<(), Problem> {
+    match speaker {
+        Speaker::Owner => Ok(()),
+        Speaker::User(user) => {
+            let detail = format!("a token of {user} may not do this; it takes the owner's");
+            Err(Problem::new(ProblemKind::Forbidden, detail))
+        }
+    }
+}
+
+/// The query's parameters; only those that are `known` may be there.
+fn query<'a>(
+    request: &'a Request<Incoming>,
+    known: &[&str],
+) -> Result<Vec<(&'a str, &'a str)>, Problem> {
+    let pairs = request.uri().query().unwrap_or("").split('&').filter(|pair| !pair.is_empty());
+    let pairs: Vec<_> = pairs.map(|pair| pair.split_once('=').unwrap_or((pair, ""))).collect();
+    match pairs.iter().find(|(name, _)| !known.contains(name)) {
+        None => Ok(pairs),
+        Some((name, _)) => {
+            let detail =
+                format!("the parameter {name:?} is not known; known: {}", known.join(", "));
+            Err(Problem::new(ProblemKind::BadRequest, detail))
+        }
+    }
+}
+
+/// What a store's error is to a client.
+fn fault(error: &StoreError) -> Problem {
+    if matches!(error, StoreError::Full { .. }) {
+        return Problem::new(ProblemKind::StorageFull, "nothing was written")
+            .hint("make room where the state directory is, then try again");
+    }
+    tracing::error!(error = chain(error), "the store failed");
+    Problem::new(ProblemKind::Internal, "the store failed; the service's log says more")
+}

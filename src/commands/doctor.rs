@@ -1,0 +1,262 @@
+//! `noclaw doctor`: what this machine needs to run NoClaw, each ok, warn or fail with a hint. It asks
+//! the machine, not the service.
+
+use std::path::PathBuf;
+
+use serde::Serialize;
+
+use super::{Ended, Failure, block_on, print, print_json};
+use crate::assistant::ready;
+use crate::cell::engine::Info;
+use crate::cell::{Cells, image};
+use crate::core::plan::{Controller, LANDLOCK_FLOOR};
+use crate::core::problem::{ExitStatus, chain};
+use crate::gateway::key::ApiKey;
+use crate::host::{machine, paths};
+
+/// Users that a container's user namespace needs.
+const SUBUIDS: u64 = 65_536;
+
+/// `noclaw doctor`
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+    /// Podman's socket
+    #[arg(long, value_name = "PATH", env = "NOCLAW_PODMAN", default_value_os_t = paths::podman())]
+    podman: PathBuf,
+    /// The program that is pid 1 of a cell
+    #[arg(long, value_name = "PATH", env = "NOCLAW_LAUNCHER", default_value_os_t = paths::launcher())]
+    launcher: PathBuf,
+    /// The Messages API, as for `serve`
+    #[arg(long, value_name = "URL", env = "NOCLAW_MODEL_API")]
+    model_api: Option<String>,
+    /// The file that holds the key
+    #[arg(long, value_name = "FILE", env = "NOCLAW_API_KEY_FILE")]
+    api_key_file: Option<PathBuf>,
+    /// Limits to do without, as for `serve`
+    #[arg(long, value_name = "LIST", env = "NOCLAW_ACCEPT_WITHOUT", value_delimiter = ',')]
+    accept_without: Vec<Controller>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+enum Verdict {
+    Ok,
+    Warn,
+    Fail,
+}
+
+#[derive(Debug, Serialize)]
+struct Finding {
+    check: &'static str,
+    result: Verdict,
+    detail: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    hint: Option<String>,
+}
+
+impl Finding {
+    fn ok(check: &'static str, detail: impl ToString) -> Self {
+        Self { check, result: Verdict::Ok, detail: detail.to_string(), hint: None }
+    }
+
+    fn warn(check: &'static str, detail: impl ToString, hint: impl ToString) -> Self {
+        let hint = Some(hint.to_string());
+        Self { check, result: Verdict::Warn, detail: detail.to_string(), hint }
+    }
+
+    fn fail(check: &'static str, detail: impl ToString, hint: impl ToString) -> Self {
+        Self { result: Verdict::Fail, ..Self::warn(check, detail, hint) }
+    }
+}
+
+/// Checks everything; 0 when nothing fails, else 78.
+pub fn run(args: &Args) -> Ended {
+    let findings = block_on(async { Ok(check(args).await) })?;
+    if args.json {
+        print_json(&findings);
+    } else {
+        for Finding { check, result, detail, hint } in &findings {
+            let mark = match result {
+                Verdict::Ok => "ok  ",
+                Verdict::Warn => "warn",
+                Verdict::Fail => "FAIL",
+            };
+            print(format_args!("{mark}  {check:<12} {detail}"));
+            if let Some(hint) = hint {
+                print(format_args!("{:<19}hint: {hint}", ""));
+            }
+        }
+    }
+    let failed = findings.iter().filter(|f| f.result == Verdict::Fail).count();
+    match failed {
+        0 => Ok(ExitStatus::Ok),
+        n => Err(Failure::new(
+            ExitStatus::Config,
+            format!("{n} of {} checks failed", findings.len()),
+        )),
+    }
+}
+
+async fn check(args: &Args) -> Vec<Finding> {
+    let cells = Cells::at(&args.podman);
+    let mut findings = Vec::new();
+    match cells.engine().info().await {
+        Ok(info) => {
+            let place = args.podman.display();
+            findings.push(version(&info, &place.to_string()));
+            findings.push(storage(&info));
+            findings.push(controllers(&info, &args.accept_without));
+            findings.push(image(&cells).await);
+        }
+        Err(error) => findings.push(Finding::fail(
+            "podman",
+            chain(&error),
+            "install podman, then: systemctl --user enable --now podman.socket",
+        )),
+    }
+    findings.extend([subuids(), landlock(), launcher(&args.launcher), key(args), linger()]);
+    findings
+}
+
+fn version(info: &Info, place: &str) -> Finding {
+    let detail = format!("{} at {place}", info.version);
+    let major = info.version.split('.').next().and_then(|major| major.parse::<u32>().ok());
+    let minor = info.version.split('.').nth(1).and_then(|minor| minor.parse::<u32>().ok());
+    match (major, minor) {
+        _ if !info.rootless => {
+            Finding::fail("podman", detail + ", as root", "use your own user's Podman, not root's")
+        }
+        (Some(major), Some(minor)) if (major, minor) >= (4, 3) => Finding::ok("podman", detail),
+        _ => Finding::fail("podman", detail, "Podman 4.3 or newer is needed"),
+    }
+}
+
+fn storage(info: &Info) -> Finding {
+    match ready::storage(info) {
+        None => Finding::ok("storage", &info.storage_driver),
+        Some(problem) => {
+            let hint = problem.hint.clone().unwrap_or_default();
+            Finding::fail("storage", problem.detail, hint)
+        }
+    }
+}
+
+fn controllers(info: &Info, accepted: &[Controller]) -> Finding {
+    let missing = ready::missing_controllers(info);
+    let list: Vec<_> = missing.iter().map(|c| c.as_str()).collect();
+    let list = list.join(",");
+    if missing.is_empty() {
+        Finding::ok("cgroups", "memory, pids and cpu can be limited")
+    } else if missing.iter().all(|controller| accepted.contains(controller)) {
+        let hint = "accepted by --accept-without; on a machine with systemd, delegate them instead";
+        Finding::warn("cgroups", format!("no controller for {list}"), hint)
+    } else {
+        let hint = format!("delegate them to your user, or do without: --accept-without={list}");
+        Finding::fail("cgroups", format!("no controller for {list}"), hint)
+    }
+}
+
+async fn image(cells: &Cells) -> Finding {
+    match image::current(cells.podman()).await {
+        Ok(Some(image)) => {
+            let size = image.size / 1_000_000;
+            Finding::ok("image", format!("agent {}, {size} MB", image.agent))
+        }
+        Ok(None) => Finding::fail("image", "there is none", "noclaw image build"),
+        Err(error) => Finding::fail("image", chain(&error), "see podman"),
+    }
+}
+
+/// subuid(5): `NAME:FIRST:COUNT`.
+fn subuids() -> Finding {
+    let Ok(owner) = machine::owner() else {
+        return Finding::fail(
+            "subuids",
+            "your login name is not a user's name",
+            "use another user",
+        );
+    };
+    let uid = nix::unistd::geteuid().to_string();
+    let count = |file: &str| -> u64 {
+        let text = std::fs::read_to_string(file).unwrap_or_default();
+        let mine = text.lines().filter_map(|line| {
+            let (name, range) = line.split_once(':')?;
+            (name == owner.as_str() || name == uid).then(|| range.split_once(':'))?
+        });
+        mine.filter_map(|(_, count)| count.trim().parse::<u64>().ok()).sum()
+    };
+    let (uids, gids) = (count("/etc/subuid"), count("/etc/subgid"));
+    let detail = format!("{uids} users, {gids} groups");
+    if uids.min(gids) >= SUBUIDS {
+        return Finding::ok("subuids", detail);
+    }
+    let hint = format!(
+        "sudo usermod --add-subuids 100000-165535 --add-subgids 100000-165535 {owner}; podman system migrate"
+    );
+    Finding::fail("subuids", detail, hint)
+}
+
+/// Asks the kernel by restricting a thread that then ends: Landlock holds for one thread only.
+fn landlock() -> Finding {
+    use landlock::{ABI, Access, AccessFs, LandlockStatus, Ruleset, RulesetAttr};
+    let probe = || -> Option<LandlockStatus> {
+        let ruleset = Ruleset::default().handle_access(AccessFs::from_all(ABI::V1)).ok()?;
+        Some(ruleset.create().ok()?.restrict_self().ok()?.landlock)
+    };
+    let abi = match std::thread::spawn(probe).join() {
+        Ok(Some(LandlockStatus::Available { effective_abi, kernel_abi })) => {
+            kernel_abi.and_then(|abi| u32::try_from(abi).ok()).unwrap_or(effective_abi as u32)
+        }
+        _ => 0,
+    };
+    let hint =
+        "a kernel of 5.19 or newer with `landlock` in CONFIG_LSM (or lsm= on its command line)";
+    match abi {
+        0 => Finding::fail("landlock", "this kernel has none", hint),
+        abi if abi < LANDLOCK_FLOOR => Finding::fail("landlock", format!("ABI {abi}"), hint),
+        abi if abi < 6 => {
+            let detail = format!("ABI {abi}: signals and abstract sockets are not scoped");
+            Finding::warn("landlock", detail, "a kernel of 6.12 or newer scopes them")
+        }
+        abi => Finding::ok("landlock", format!("ABI {abi}")),
+    }
+}
+
+fn launcher(path: &std::path::Path) -> Finding {
+    match std::fs::metadata(path) {
+        Ok(meta) if meta.is_file() => Finding::ok("launcher", path.display()),
+        _ => Finding::fail(
+            "launcher",
+            format!("none at {}", path.display()),
+            "install noclaw-cell, or name it: --launcher PATH",
+        ),
+    }
+}
+
+fn key(args: &Args) -> Finding {
+    if args.model_api.as_deref() == Some("demo") {
+        return Finding::warn("key", "the demo model needs none", "for real answers: a key");
+    }
+    let Some(file) = &args.api_key_file else {
+        let hint = "serve with --api-key-file FILE, or try the demo: --model-api demo";
+        return Finding::warn("key", "none was named here", hint);
+    };
+    match ApiKey::read(file, None) {
+        Ok(_) => Finding::ok("key", file.display()),
+        Err(error) => Finding::fail("key", chain(&error), "one line, mode 0600"),
+    }
+}
+
+/// Without lingering a user's services end when the user logs out.
+fn linger() -> Finding {
+    let name = machine::owner().map(|owner| owner.to_string()).unwrap_or_default();
+    if std::path::Path::new("/var/lib/systemd/linger").join(&name).exists() {
+        return Finding::ok("linger", "on");
+    }
+    let hint =
+        format!("so that it answers while you are logged out: sudo loginctl enable-linger {name}");
+    Finding::warn("linger", "off", hint)
+}

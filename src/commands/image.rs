@@ -1,0 +1,140 @@
+//! `noclaw image`: makes the image that cells are made of, and tells about it.
+//!
+//! The recipe (`containerfiles/build.sh`) fetches the pinned agent, finds or makes a base, and
+//! builds under a candidate's name. Only a candidate that passes its self-test, in a container as
+//! confined as a cell, takes the place of the image that serves.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command as Process, Stdio};
+
+use super::{Ended, Failure, block_on, print, print_json};
+use crate::cell::Cells;
+use crate::cell::image::{self, AgentImage, CANDIDATE, CURRENT};
+use crate::core::problem::{ExitStatus, Problem, ProblemKind, chain};
+use crate::host::paths;
+
+/// `noclaw image`
+#[derive(Debug, clap::Subcommand)]
+pub enum Command {
+    /// Make the image, unless the one that serves is of this recipe already
+    Build(Build),
+    /// Show the image that serves
+    Status(Status),
+}
+
+#[derive(Debug, clap::Args)]
+struct Places {
+    /// Podman's socket
+    #[arg(long, value_name = "PATH", env = "NOCLAW_PODMAN", default_value_os_t = paths::podman())]
+    podman: PathBuf,
+    /// The folder with the recipe
+    #[arg(
+        long,
+        value_name = "DIR",
+        env = "NOCLAW_CONTAINERFILES",
+        default_value_os_t = paths::containerfiles()
+    )]
+    containerfiles: PathBuf,
+}
+
+/// `noclaw image build`
+#[derive(Debug, clap::Args)]
+pub struct Build {
+    /// Also when the image that serves is of this recipe
+    #[arg(long)]
+    force: bool,
+    #[command(flatten)]
+    places: Places,
+}
+
+/// `noclaw image status`
+#[derive(Debug, clap::Args)]
+pub struct Status {
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    places: Places,
+}
+
+/// Builds or shows.
+pub fn run(command: Command) -> Ended {
+    match command {
+        Command::Build(args) => build(&args),
+        Command::Status(args) => status(&args),
+    }
+}
+
+fn build(args: &Build) -> Ended {
+    let places = &args.places;
+    let recipe = recipe(&places.containerfiles)?;
+    let cells = Cells::at(&places.podman);
+    if let Some(image) = block_on(current(&cells))?
+        && image.recipe == recipe
+        && !args.force
+    {
+        eprintln!("the image is up to date: agent {}", image.agent);
+        return Ok(ExitStatus::Ok);
+    }
+    // Its progress goes to standard error as it comes; so does what podman says.
+    let status = Process::new(places.containerfiles.join("build.sh"))
+        .arg(CANDIDATE)
+        .env("NOCLAW_PODMAN", &places.podman)
+        .env("NOCLAW_RECIPE", &recipe)
+        .stdin(Stdio::null())
+        .stdout(std::io::stderr())
+        .status();
+    let status = status.map_err(|error| Failure::of(ExitStatus::Config, &error))?;
+    if !status.success() {
+        return Err(Failure::new(
+            ExitStatus::Failed,
+            format!("the image was not built ({status})"),
+        )
+        .hint("what went wrong stands above; the old image, if there was one, serves on"));
+    }
+    eprintln!("self-test: the agent and its tools, in a container without network");
+    block_on(async {
+        let tested = image::self_test(&cells).await;
+        tested.map_err(|error| Failure::new(ExitStatus::Failed, chain(&error)))
+    })?;
+    eprintln!("done: {CURRENT}");
+    Ok(ExitStatus::Ok)
+}
+
+fn status(args: &Status) -> Ended {
+    let recipe = recipe(&args.places.containerfiles)?;
+    let cells = Cells::at(&args.places.podman);
+    let Some(image) = block_on(current(&cells))? else {
+        let message = format!("there is no image {CURRENT}");
+        return Err(Failure::new(ExitStatus::Config, message).hint("noclaw image build"));
+    };
+    let fresh = image.recipe == recipe;
+    if args.json {
+        print_json(&serde_json::json!({
+            "image": image.id, "agent": image.agent, "created": image.created,
+            "size": image.size, "recipe": image.recipe, "up_to_date": fresh,
+        }));
+    } else {
+        let row = |name: &str, value: &str| print(format_args!("{name:<10} {value}"));
+        row("image", &image.id);
+        row("agent", &image.agent);
+        row("created", &image.created);
+        row("size", &format!("{} MB", image.size / 1_000_000));
+        row("recipe", if fresh { "up to date" } else { "outdated: noclaw image build" });
+    }
+    Ok(if fresh { ExitStatus::Ok } else { ExitStatus::Config })
+}
+
+async fn current(cells: &Cells) -> Result<Option<AgentImage>, Failure> {
+    image::current(cells.podman()).await.map_err(|error| {
+        let problem = Problem::new(ProblemKind::PodmanUnavailable, chain(&error));
+        Failure::from(problem.hint("systemctl --user start podman.socket, or `noclaw doctor`"))
+    })
+}
+
+fn recipe(folder: &Path) -> Result<String, Failure> {
+    image::recipe(folder).map_err(|error| {
+        let message = format!("no recipe in {}: {error}", folder.display());
+        Failure::new(ExitStatus::Config, message).hint("name its folder: --containerfiles DIR")
+    })
+}

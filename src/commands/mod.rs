@@ -1,0 +1,131 @@
+//! Floor 3: the command line, one file a subcommand. Data goes to standard output, everything else to
+//! standard error; an error is one line, with a `hint:` line where there is something to do.
+
+mod client;
+mod demo_model;
+mod doctor;
+mod image;
+mod run;
+mod send;
+mod serve;
+mod status;
+mod token;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::core::problem::{ExitStatus, Problem, chain};
+
+/// A personal assistant that answers every message in a fresh, measured rootless container.
+#[derive(Debug, Parser)]
+#[command(name = "noclaw", version, max_term_width = 100, subcommand_required = true)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the service
+    Serve(Box<serve::Args>),
+    /// Send a message and print the reply
+    Send(send::Args),
+    /// Look at runs
+    #[command(subcommand)]
+    Run(run::Command),
+    /// Make and look at the image of the cells
+    #[command(subcommand)]
+    Image(image::Command),
+    /// Make and remove tokens for HTTP over TCP
+    #[command(subcommand)]
+    Token(token::Command),
+    /// What the service is and does
+    Status(status::Args),
+    /// Check what this machine needs to run NoClaw
+    Doctor(doctor::Args),
+    /// Serve the demo model: a small deterministic stand-in for the Messages API
+    DemoModel(demo_model::Args),
+}
+
+/// Why a command failed: what is printed, and the exit status.
+#[derive(Debug)]
+pub struct Failure {
+    status: ExitStatus,
+    message: String,
+    hint: Option<String>,
+}
+
+impl Failure {
+    fn new(status: ExitStatus, message: impl std::fmt::Display) -> Self {
+        Self { status, message: message.to_string(), hint: None }
+    }
+
+    /// An error with its causes.
+    fn of(status: ExitStatus, error: &dyn std::error::Error) -> Self {
+        Self::new(status, chain(error))
+    }
+
+    fn hint(mut self, hint: impl std::fmt::Display) -> Self {
+        self.hint = Some(hint.to_string());
+        self
+    }
+}
+
+impl From<Problem> for Failure {
+    fn from(problem: Problem) -> Self {
+        Self { status: problem.kind.exit(), message: problem.detail, hint: problem.hint }
+    }
+}
+
+/// What a command ends with: an exit status, or a failure that is printed first.
+type Ended = Result<ExitStatus, Failure>;
+
+/// Parses the command line, carries it out, and returns the exit status.
+pub fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help and version are answers, not errors.
+            let status = if error.use_stderr() { ExitStatus::Usage } else { ExitStatus::Ok };
+            error.print().ok();
+            return ExitCode::from(status as u8);
+        }
+    };
+    let ended = match cli.command {
+        Command::Serve(args) => serve::run(*args),
+        Command::Send(args) => send::run(args),
+        Command::Run(command) => run::run(command),
+        Command::Image(command) => image::run(command),
+        Command::Token(command) => token::run(command),
+        Command::Status(args) => status::run(&args),
+        Command::Doctor(args) => doctor::run(&args),
+        Command::DemoModel(args) => demo_model::run(&args),
+    };
+    let status = ended.unwrap_or_else(|failure| {
+        eprintln!("noclaw: {}", failure.message);
+        if let Some(hint) = failure.hint {
+            eprintln!("hint: {hint}");
+        }
+        failure.status
+    });
+    ExitCode::from(status as u8)
+}
+
+/// Runs a client's or a small server's future to its end, on this thread.
+fn block_on<T>(future: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    runtime.map_err(|error| Failure::of(ExitStatus::Failed, &error))?.block_on(future)
+}
+
+/// Writes data to standard output. A reader that has gone away is no error.
+fn print(text: impl std::fmt::Display) {
+    use std::io::Write;
+    let mut out = std::io::stdout().lock();
+    writeln!(out, "{text}").and_then(|()| out.flush()).ok();
+}
+
+/// Writes a value as JSON.
+fn print_json(value: &impl serde::Serialize) {
+    print(serde_json::to_string_pretty(value).unwrap_or_default());
+}

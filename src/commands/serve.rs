@@ -1,0 +1,406 @@
+//! `noclaw serve`: the composition root. Flags become settings, settings become parts, parts are put
+//! together; then it listens until it is told to stop.
+//!
+//! Order matters: the lock before anything is touched, containers of a crash before their runs are
+//! settled, listeners before READY; on stop the other way round.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::net::TcpListener;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::{Notify, watch};
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use super::{Ended, Failure};
+use crate::assistant::ready::Readiness;
+use crate::assistant::{Assistant, Settings};
+use crate::cell::Cells;
+use crate::cell::start::StartLine;
+use crate::channels::{Routes, health, listen};
+use crate::core::limits::{INSTRUCTIONS_BYTES, Limits, MIB, Rate};
+use crate::core::money::Prices;
+use crate::core::plan::Controller;
+use crate::core::problem::ExitStatus;
+use crate::gateway::key::ApiKey;
+use crate::gateway::upstream::Upstream;
+use crate::gateway::{Gateway, demo};
+use crate::host::state::{State, StateError};
+use crate::host::tree::Tree;
+use crate::host::{log, machine, paths};
+use crate::http::server::Connections;
+use crate::store::{Store, StoreOptions};
+
+/// The name of the demo model as an upstream.
+const DEMO: &str = "demo";
+/// The key's name among systemd's credentials.
+const CREDENTIAL: &str = "api-key";
+
+/// `noclaw serve`
+#[derive(Debug, clap::Args)]
+#[command(next_help_heading = "Places")]
+pub struct Args {
+    /// State: the store, workspaces, transcripts
+    #[arg(long, value_name = "DIR", env = "NOCLAW_STATE", default_value_os_t = paths::state())]
+    state: PathBuf,
+    /// Configuration: instructions.md, prices.json
+    #[arg(long, value_name = "DIR", env = "NOCLAW_CONFIG", default_value_os_t = paths::config())]
+    config: PathBuf,
+    /// The socket to listen at, for you alone
+    #[arg(long, value_name = "PATH", env = "NOCLAW_SOCKET", default_value_os_t = paths::socket())]
+    socket: PathBuf,
+    /// A loopback address to listen at as well, for those who have a token
+    #[arg(long, value_name = "ADDR", env = "NOCLAW_LISTEN")]
+    listen: Option<SocketAddr>,
+    /// Podman's socket
+    #[arg(long, value_name = "PATH", env = "NOCLAW_PODMAN", default_value_os_t = paths::podman())]
+    podman: PathBuf,
+    /// The program that is pid 1 of a cell
+    #[arg(long, value_name = "PATH", env = "NOCLAW_LAUNCHER", default_value_os_t = paths::launcher())]
+    launcher: PathBuf,
+    #[command(flatten)]
+    model: ModelArgs,
+    #[command(flatten)]
+    limits: LimitArgs,
+    /// Log filter, as `debug` or `noclaw::cell=debug,info`
+    #[arg(long, value_name = "FILTER", env = "NOCLAW_LOG")]
+    log: Option<String>,
+}
+
+#[derive(Debug, clap::Args)]
+#[command(next_help_heading = "Model")]
+struct ModelArgs {
+    /// The Messages API: a URL, or `demo` for the built-in stand-in
+    #[arg(
+        long,
+        value_name = "URL",
+        env = "NOCLAW_MODEL_API",
+        default_value = "https://api.anthropic.com"
+    )]
+    model_api: String,
+    /// The file that holds the key; else systemd's credential `api-key`
+    #[arg(long, value_name = "FILE", env = "NOCLAW_API_KEY_FILE")]
+    api_key_file: Option<PathBuf>,
+    /// The model of a message that names none
+    #[arg(long, value_name = "MODEL", env = "NOCLAW_MODEL", default_value = "claude-sonnet-5-5")]
+    model: String,
+}
+
+/// The limits that the owner may turn; the defaults and reasons are `core/limits.rs`'s.
+#[derive(Debug, clap::Args)]
+#[command(next_help_heading = "Limits")]
+struct LimitArgs {
+    /// Limits to do without where the kernel has no controller: memory, pids, cpu
+    #[arg(long, value_name = "LIST", env = "NOCLAW_ACCEPT_WITHOUT", value_delimiter = ',')]
+    accept_without: Vec<Controller>,
+    /// Cells at a time
+    #[arg(long, value_name = "N", env = "NOCLAW_MAX_CELLS")]
+    max_cells: Option<std::num::NonZeroUsize>,
+    /// Cells at a time for one user
+    #[arg(long, value_name = "N", env = "NOCLAW_CELLS_PER_USER")]
+    cells_per_user: Option<std::num::NonZeroUsize>,
+    /// Seconds that a run may take
+    #[arg(long, value_name = "S", env = "NOCLAW_RUN_TIMEOUT")]
+    run_timeout: Option<u64>,
+    /// Seconds that the agent may be silent
+    #[arg(long, value_name = "S", env = "NOCLAW_SILENCE")]
+    silence: Option<u64>,
+    /// Seconds that a request waits for its reply
+    #[arg(long, value_name = "S", env = "NOCLAW_WAIT")]
+    wait: Option<u64>,
+    /// Mebibytes of memory of a cell
+    #[arg(long, value_name = "MIB", env = "NOCLAW_CELL_MEMORY")]
+    cell_memory: Option<u64>,
+    /// Processes of a cell
+    #[arg(long, value_name = "N", env = "NOCLAW_CELL_PIDS")]
+    cell_pids: Option<u64>,
+    /// CPUs of a cell, as 1.5
+    #[arg(long, value_name = "N", env = "NOCLAW_CELL_CPUS")]
+    cell_cpus: Option<f64>,
+    /// Messages of a user that may wait
+    #[arg(long, value_name = "N", env = "NOCLAW_QUEUE_PER_USER")]
+    queue_per_user: Option<usize>,
+    /// Messages that may wait in all
+    #[arg(long, value_name = "N", env = "NOCLAW_QUEUE")]
+    queue: Option<usize>,
+    /// Messages of a user a minute
+    #[arg(long, value_name = "N", env = "NOCLAW_RATE")]
+    rate: Option<u32>,
+    /// Messages of a user at once
+    #[arg(long, value_name = "N", env = "NOCLAW_BURST")]
+    burst: Option<u32>,
+    /// Requests of a token a minute
+    #[arg(long, value_name = "N", env = "NOCLAW_TOKEN_RATE")]
+    token_rate: Option<u32>,
+    /// US dollars that a run may spend
+    #[arg(long, value_name = "USD", env = "NOCLAW_BUDGET_RUN")]
+    budget_run: Option<f64>,
+    /// US dollars that a user may spend a day
+    #[arg(long, value_name = "USD", env = "NOCLAW_BUDGET_USER")]
+    budget_user: Option<f64>,
+    /// US dollars that all may spend a day
+    #[arg(long, value_name = "USD", env = "NOCLAW_BUDGET")]
+    budget: Option<f64>,
+    /// Seconds that runs have to end when the service stops
+    #[arg(long, value_name = "S", env = "NOCLAW_STOP_TIME", default_value_t = 30)]
+    stop_time: u64,
+}
+
+impl LimitArgs {
+    fn limits(&self) -> Result<Limits, Failure> {
+        let mut limits = Limits::for_machine(machine::cores(), machine::memory());
+        set(&mut limits.cells, self.max_cells.map(Into::into));
+        set(&mut limits.cells_per_user, self.cells_per_user.map(Into::into));
+        set(&mut limits.run_timeout, self.run_timeout.map(Duration::from_secs));
+        set(&mut limits.silence, self.silence.map(Duration::from_secs));
+        set(&mut limits.wait, self.wait.map(Duration::from_secs));
+        set(&mut limits.cell_memory, self.cell_memory.map(|mib| mib * MIB as u64));
+        set(&mut limits.cell_pids, self.cell_pids);
+        set(&mut limits.cell_cpu_millis, scaled("--cell-cpus", self.cell_cpus, 1e3)?);
+        set(&mut limits.queue_per_user, self.queue_per_user);
+        set(&mut limits.queue, self.queue);
+        set(&mut limits.rate.per_minute, self.rate);
+        set(&mut limits.rate.burst, self.burst);
+        let token_rate = |rate| Rate { per_minute: rate, burst: rate };
+        set(&mut limits.token_rate, self.token_rate.map(token_rate));
+        set(&mut limits.budget_per_run, scaled("--budget-run", self.budget_run, 1e6)?);
+        set(&mut limits.budget_per_user_day, scaled("--budget-user", self.budget_user, 1e6)?);
+        set(&mut limits.budget_per_day, scaled("--budget", self.budget, 1e6)?);
+        Ok(limits)
+    }
+}
+
+fn set<T>(limit: &mut T, value: Option<T>) {
+    if let Some(value) = value {
+        *limit = value;
+    }
+}
+
+/// A number of a person's in the units of `Limits`.
+fn scaled(flag: &str, value: Option<f64>, scale: f64) -> Result<Option<u64>, Failure> {
+    let Some(value) = value else { return Ok(None) };
+    if !(value > 0.0 && value <= 1e6) {
+        return Err(Failure::new(ExitStatus::Usage, format!("{flag} must be above 0")));
+    }
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "checked above")]
+    Ok(Some((value * scale).round() as u64))
+}
+
+/// Serves until SIGTERM or SIGINT.
+pub fn run(args: Args) -> Ended {
+    if nix::unistd::geteuid().is_root() {
+        return Err(Failure::new(ExitStatus::NotAllowed, "noclaw is not run as root")
+            .hint("run it as the user whose assistant it is; cells are rootless containers"));
+    }
+    log::start(args.log.as_deref());
+    // Two workers, so that one busy cell cannot stall the others; memory is kept small.
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+    let runtime = runtime.map_err(|error| Failure::of(ExitStatus::Failed, &error))?;
+    runtime.block_on(serve(args))
+}
+
+async fn serve(args: Args) -> Ended {
+    let mut signals = Signals::catch().map_err(|error| Failure::of(ExitStatus::Failed, &error))?;
+    let settings = settings(&args)?;
+    let (upstream, key, demo_listener) = model(&args.model).await?;
+    let state = State::open(&args.state, &fresh_instance()?).map_err(|error| {
+        let status = match error {
+            StateError::InUse { .. } => ExitStatus::Unavailable,
+            _ => ExitStatus::Config,
+        };
+        Failure::of(status, &error)
+    })?;
+    let options = StoreOptions { path: state.database(), max_pages: None };
+    let store = Store::open(options).await.map_err(|e| Failure::of(ExitStatus::Config, &e))?;
+    let cells = Cells::at(&args.podman);
+    let stop = CancellationToken::new();
+    let accept_without = settings.accept_without.clone();
+    let assistant = Arc::new(Assistant {
+        ready: Readiness::new(cells.clone(), accept_without.clone(), key.is_some()),
+        gateway: Gateway::new(upstream, key, settings.prices.clone()),
+        settings,
+        state,
+        store: store.clone(),
+        cells,
+        wake: Notify::new(),
+        ended: watch::Sender::new(()),
+        stop: stop.clone(),
+    });
+
+    if let Some(listener) = demo_listener {
+        // It answers until the process ends: runs that are being ended still need it.
+        tokio::spawn(demo::serve(listener, std::future::pending()));
+    }
+    let connections = Connections::new(stop.clone());
+    let listening = listen(&args, &assistant, &connections).await?;
+    tracing::info!(pid = std::process::id(), listening = listening.join(" "), "ready for messages");
+    if !accept_without.is_empty() {
+        let list: Vec<_> = accept_without.iter().map(|c| c.as_str()).collect();
+        tracing::warn!(
+            limits = list.join(","),
+            "cells are made without these limits (--accept-without)"
+        );
+    }
+    if let Err(problem) = assistant.ready.check().await {
+        let hint = problem.hint.as_deref();
+        tracing::warn!(hint, "not ready to answer yet: {problem}");
+    }
+
+    let worker = tokio::spawn({
+        let assistant = Arc::clone(&assistant);
+        async move {
+            tokio::select! {
+                () = assistant.stop.cancelled() => return,
+                () = assistant.recover() => {}
+            }
+            assistant.work().await;
+        }
+    });
+    signals.next().await;
+    stop.cancel();
+    wind_down(&args, &assistant, worker, &connections, signals).await;
+    store.close().await;
+    Ok(ExitStatus::Ok)
+}
+
+/// SIGTERM and SIGINT, caught from the moment this is made.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn catch() -> std::io::Result<Self> {
+        let (terminate, interrupt) = (SignalKind::terminate(), SignalKind::interrupt());
+        Ok(Self { terminate: signal(terminate)?, interrupt: signal(interrupt)? })
+    }
+
+    /// Waits for the next one.
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}
+
+/// Lets requests and runs end, within the stop time; a second signal cuts it short. What is left is
+/// settled as after a crash.
+async fn wind_down(
+    args: &Args,
+    assistant: &Assistant,
+    mut worker: tokio::task::JoinHandle<()>,
+    connections: &Connections,
+    mut signals: Signals,
+) {
+    tracing::info!(seconds = args.limits.stop_time, "stopping; a second signal does not wait");
+    let most = Duration::from_secs(args.limits.stop_time);
+    let ended = tokio::select! {
+        ended = tokio::time::timeout(most, &mut worker) => ended.is_ok(),
+        () = signals.next() => false,
+    };
+    if !ended {
+        worker.abort();
+        worker.await.ok();
+        tracing::warn!("runs were interrupted");
+        tokio::time::timeout(Duration::from_secs(10), assistant.recover()).await.ok();
+    }
+    tokio::time::timeout(Duration::from_secs(5), connections.ended()).await.ok();
+    std::fs::remove_file(&args.socket).ok();
+}
+
+async fn listen(
+    args: &Args,
+    assistant: &Arc<Assistant>,
+    connections: &Connections,
+) -> Result<Vec<String>, Failure> {
+    let unavailable = |error: listen::ListenError| Failure::of(ExitStatus::Unavailable, &error);
+    let unix = listen::unix(&args.socket).await.map_err(unavailable)?;
+    let mut listening = vec![args.socket.display().to_string()];
+    let tcp: Option<TcpListener> = match args.listen {
+        Some(address) => Some(listen::tcp(address).await.map_err(unavailable)?),
+        None => None,
+    };
+    // Port 0 was any port; people want to know which.
+    listening.extend(tcp.as_ref().and_then(|l| l.local_addr().ok()).map(|a| format!("http://{a}")));
+    let about = health::About {
+        started: Instant::now(),
+        model_api: args.model.model_api.clone(),
+        listening: listening.clone(),
+    };
+    let routes = Arc::new(Routes::new(Arc::clone(assistant), about));
+    tokio::spawn(listen::serve_unix(unix, connections.clone(), Arc::clone(&routes)));
+    if let Some(tcp) = tcp {
+        tokio::spawn(listen::serve_tcp(tcp, connections.clone(), routes));
+    }
+    Ok(listening)
+}
+
+fn settings(args: &Args) -> Result<Settings, Failure> {
+    let config = |error: &dyn std::error::Error| Failure::of(ExitStatus::Config, error);
+    let mut prices = Prices::shipped().map_err(|error| config(&error))?;
+    let mut instructions = String::new();
+    if args.config.exists() {
+        let tree = Tree::open(&args.config).map_err(|error| config(&error))?;
+        let read = |name| tree.read(name, INSTRUCTIONS_BYTES).map_err(|error| config(&error));
+        instructions = read("instructions.md")?.unwrap_or_default();
+        if let Some(text) = read("prices.json")? {
+            prices = prices.with_owners(&text).map_err(|error| config(&error))?;
+        }
+    }
+    if !prices.allows(&args.model.model) {
+        let models = prices.models().collect::<Vec<_>>().join(", ");
+        let message = format!("no price is known for the model {:?}", args.model.model);
+        let hint = format!("one of {models}; or give its price in prices.json");
+        return Err(Failure::new(ExitStatus::Config, message).hint(hint));
+    }
+    let launcher = std::fs::canonicalize(&args.launcher).map_err(|error| {
+        let message = format!("no launcher at {}: {error}", args.launcher.display());
+        Failure::new(ExitStatus::Config, message)
+            .hint("install noclaw-cell, or name it: --launcher PATH")
+    })?;
+    Ok(Settings {
+        owner: machine::owner().map_err(|error| config(&error))?,
+        limits: args.limits.limits()?,
+        prices,
+        model: args.model.model.clone(),
+        accept_without: args.limits.accept_without.clone(),
+        launcher,
+        start: StartLine::shipped().map_err(|error| config(&error))?,
+        instructions,
+    })
+}
+
+/// The upstream, its key, and the listener of the demo model if that is it.
+async fn model(
+    args: &ModelArgs,
+) -> Result<(Upstream, Option<ApiKey>, Option<TcpListener>), Failure> {
+    let config = |error: &dyn std::error::Error| Failure::of(ExitStatus::Config, error);
+    if args.model_api == DEMO {
+        let failed = |error: std::io::Error| Failure::of(ExitStatus::Unavailable, &error);
+        let listener = TcpListener::bind("127.0.0.1:0").await.map_err(failed)?;
+        let url = format!("http://{}", listener.local_addr().map_err(failed)?);
+        let upstream = Upstream::parse(&url).map_err(|error| config(&error))?;
+        return Ok((upstream, Some(ApiKey::for_demo()), Some(listener)));
+    }
+    let usage = |error| Failure::of(ExitStatus::Usage, &error);
+    let upstream = Upstream::parse(&args.model_api).map_err(usage)?;
+    let credentials = std::env::var_os("CREDENTIALS_DIRECTORY").map(PathBuf::from);
+    let credential = credentials.as_ref().map(|dir| dir.join(CREDENTIAL)).filter(|p| p.exists());
+    let key = match args.api_key_file.clone().or(credential) {
+        Some(file) => {
+            Some(ApiKey::read(&file, credentials.as_deref()).map_err(|error| config(&error))?)
+        }
+        None => None,
+    };
+    Ok((upstream, key, None))
+}
+
+fn fresh_instance() -> Result<crate::core::ids::InstanceId, Failure> {
+    let id = Uuid::new_v4().to_string().parse();
+    id.map_err(|error: crate::core::ids::InvalidId| Failure::of(ExitStatus::Failed, &error))
+}

@@ -1,0 +1,54 @@
+//! `noclaw status`: what the service is and does.
+
+use super::client::Client;
+use super::{Ended, block_on, print, print_json};
+use crate::channels::health::Status;
+use crate::core::plan::Controller;
+use crate::core::problem::{ExitStatus, Problem};
+
+/// `noclaw status`
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    client: Client,
+}
+
+/// Prints it. Exits as a message would be refused now.
+pub fn run(args: &Args) -> Ended {
+    let status: Status = block_on(async { args.client.get("/v1/status").await?.json() })?;
+    if args.json {
+        print_json(&status);
+    } else {
+        show(&status);
+    }
+    Ok(status.problem.map_or(ExitStatus::Ok, |document| Problem::from(document).kind.exit()))
+}
+
+fn show(status: &Status) {
+    let row = |name: &str, value: &str| print(format_args!("{name:<16} {value}"));
+    let up = status.uptime_s;
+    row("noclaw", &format!("{}, process {}, up {up} s", status.version, status.pid));
+    row(
+        "runs",
+        &format!("{} active of {}, {} waiting", status.active, status.cells, status.queued),
+    );
+    row("model", &format!("{} at {}", status.model, status.model_api));
+    row("listening", &status.listening.join(", "));
+    row("podman", status.podman.as_deref().unwrap_or("-"));
+    row("image", status.image.as_deref().unwrap_or("-"));
+    if !status.accepted_without.is_empty() {
+        let list: Vec<_> =
+            status.accepted_without.iter().copied().map(Controller::as_str).collect();
+        row("NOT ENFORCED", &format!("{} (--accept-without)", list.join(", ")));
+    }
+    match &status.problem {
+        None => row("ready", "yes"),
+        Some(problem) => {
+            row("ready", &format!("no: {}", problem.detail));
+            row("", problem.hint.as_deref().unwrap_or(""));
+        }
+    }
+}

@@ -1,0 +1,86 @@
+//! `noclaw token`: who may speak over TCP.
+
+use super::client::Client;
+use super::{Ended, block_on, print, print_json};
+use crate::channels::tokens::{TokenBody, TokenList, TokenView};
+use crate::core::ids::UserName;
+use crate::core::problem::ExitStatus;
+
+/// `noclaw token`
+#[derive(Debug, clap::Subcommand)]
+pub enum Command {
+    /// Make a token; it is shown once
+    Create(Create),
+    /// List tokens
+    List(List),
+    /// Remove a token
+    Remove(Remove),
+}
+
+/// `noclaw token create`
+#[derive(Debug, clap::Args)]
+pub struct Create {
+    /// The user it speaks for; the owner, who may speak for all, when left out
+    #[arg(long, short)]
+    user: Option<UserName>,
+    /// What you call it
+    #[arg(long, default_value = "")]
+    label: String,
+    /// Days until it is no longer good
+    #[arg(long)]
+    days: Option<u16>,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    client: Client,
+}
+
+/// `noclaw token list`
+#[derive(Debug, clap::Args)]
+pub struct List {
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    client: Client,
+}
+
+/// `noclaw token remove`
+#[derive(Debug, clap::Args)]
+pub struct Remove {
+    /// The token's number, as `noclaw token list` shows it
+    id: i64,
+    #[command(flatten)]
+    client: Client,
+}
+
+/// Makes, lists or removes.
+pub fn run(command: Command) -> Ended {
+    match command {
+        Command::Create(args) => {
+            let body = TokenBody { user: args.user, label: args.label, days: args.days };
+            let made: TokenView =
+                block_on(async { args.client.post("/v1/tokens", &body).await?.json() })?;
+            match (&made.token, args.json) {
+                (Some(token), false) => print(token),
+                _ => print_json(&made),
+            }
+        }
+        Command::List(args) => {
+            let list: TokenList = block_on(async { args.client.get("/v1/tokens").await?.json() })?;
+            if args.json {
+                print_json(&list);
+            } else {
+                for token in list.tokens {
+                    print(format_args!("{:<4} {:<24} {}", token.id, token.scope, token.label));
+                }
+            }
+        }
+        Command::Remove(args) => {
+            let path = format!("/v1/tokens/{}", args.id);
+            block_on(async { args.client.delete(&path).await })?;
+        }
+    }
+    Ok(ExitStatus::Ok)
+}

@@ -1,0 +1,178 @@
+//! One run's share of the gateway: permits, budget, account, and the way that a request takes.
+
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
+use hyper::body::Body;
+use hyper::{Method, Request, Response, StatusCode};
+use tokio::sync::{OnceCell, Semaphore};
+
+use super::answer::Tally;
+use super::ask::{self, Endpoint};
+use super::error::{self, BoxError, ModelBody, ModelError};
+use super::{Hooks, RunLimits, Shared, policy};
+use crate::core::money::{Meter, Usage};
+
+/// What all clones of a run's gateway share.
+pub(super) struct Run {
+    pub(super) gateway: Arc<Shared>,
+    limits: RunLimits,
+    hooks: Hooks,
+    meter: Mutex<Meter>,
+    concurrent: Arc<Semaphore>,
+    requests: AtomicU32,
+    closed: AtomicBool,
+    answered: AtomicBool,
+    touched: OnceCell<()>,
+    last_error: Mutex<Option<ModelError>>,
+}
+
+impl Run {
+    pub(super) fn new(gateway: Arc<Shared>, meter: Meter, limits: RunLimits, hooks: Hooks) -> Self {
+        Self {
+            gateway,
+            limits,
+            hooks,
+            meter: Mutex::new(meter),
+            concurrent: Arc::new(Semaphore::new(limits.concurrent)),
+            requests: AtomicU32::new(0),
+            closed: AtomicBool::new(false),
+            answered: AtomicBool::new(false),
+            touched: OnceCell::new(),
+            last_error: Mutex::new(None),
+        }
+    }
+
+    pub(super) async fn answer<B>(
+        self: &Arc<Self>,
+        request: Request<B>,
+    ) -> Result<Response<ModelBody>, ModelError>
+    where
+        B: Body<Data = Bytes> + Send,
+        B::Error: Into<BoxError>,
+    {
+        let Shared { upstream, key, prices } = &*self.gateway;
+        let permit = Arc::clone(&self.concurrent).try_acquire_owned().map_err(|_| {
+            let message = format!("more than {} requests at a time", self.limits.concurrent);
+            ModelError::refused(StatusCode::TOO_MANY_REQUESTS, message)
+        })?;
+        let (head, body) = request.into_parts();
+        // First of all: the agent may not read an answer before it has sent its request.
+        let body = self.collect(body).await?;
+        let (endpoint, path) = Endpoint::of(&head.method, &head.uri)?;
+        let model = ask::model(&body, prices)?;
+        self.admit()?;
+        let tally = Tally::open(Arc::clone(self), endpoint, model, body.len());
+        let mut outgoing = Request::new(Full::new(body));
+        *outgoing.method_mut() = Method::POST;
+        *outgoing.headers_mut() = policy::request_headers(&head.headers, key.as_ref());
+        let host = || upstream.host().to_owned();
+        let after = self.limits.first_byte;
+        match tokio::time::timeout(after, upstream.send(path, outgoing)).await {
+            Ok(Ok(answer)) => tally.pass(answer, permit),
+            Ok(Err(e)) => {
+                tally.free();
+                Err(ModelError::Unreachable { host: host(), why: e.why() })
+            }
+            Err(_) => Err(ModelError::Silent { host: host(), after }),
+        }
+    }
+
+    async fn collect<B>(&self, body: B) -> Result<Bytes, ModelError>
+    where
+        B: Body<Data = Bytes> + Send,
+        B::Error: Into<BoxError>,
+    {
+        let RunLimits { body_bytes, body_time, .. } = self.limits;
+        let collecting = Box::pin(Limited::new(body, body_bytes).collect());
+        match tokio::time::timeout(body_time, collecting).await {
+            Ok(Ok(collected)) => Ok(collected.to_bytes()),
+            Ok(Err(e)) if e.is::<LengthLimitError>() => {
+                let message = format!("the request has more than {body_bytes} bytes");
+                Err(ModelError::refused(StatusCode::PAYLOAD_TOO_LARGE, message))
+            }
+            Ok(Err(_)) => Err(bad_request("the request broke off")),
+            Err(_) => Err(bad_request("the request took too long to arrive")),
+        }
+    }
+
+    /// Whether one more request may go out. Called last, so that nothing comes in between.
+    fn admit(&self) -> Result<(), ModelError> {
+        if self.closed.load(Ordering::Acquire) {
+            return Err(ModelError::refused(StatusCode::FORBIDDEN, "the run is over"));
+        }
+        if !lock(&self.meter).has_budget() {
+            return Err(spent("the budget of this run is spent"));
+        }
+        let most = self.limits.requests;
+        if self.requests.fetch_add(1, Ordering::Relaxed) >= most {
+            return Err(spent(format!("this run has made its {most} model requests")));
+        }
+        Ok(())
+    }
+
+    pub(super) fn close(&self) {
+        self.closed.store(true, Ordering::Release);
+    }
+
+    pub(super) fn meter(&self) -> Meter {
+        lock(&self.meter).clone()
+    }
+
+    pub(super) fn last_error(&self) -> Option<ModelError> {
+        lock(&self.last_error).clone()
+    }
+
+    pub(super) fn record(&self, usage: Usage, cost: u64) {
+        lock(&self.meter).record(usage, cost);
+    }
+
+    pub(super) fn note(&self, error: Option<ModelError>) {
+        *lock(&self.last_error) = error;
+    }
+
+    /// `text` as it may be kept: short, and without the key.
+    pub(super) fn safe(&self, text: &str) -> String {
+        let key = self.gateway.key.as_ref();
+        error::clip(&key.map_or_else(|| text.to_owned(), |key| key.redact(text)))
+    }
+
+    pub(super) fn first_byte(&self) {
+        if !self.answered.swap(true, Ordering::Relaxed)
+            && let Some(hook) = &self.hooks.first_byte
+        {
+            hook(Instant::now());
+        }
+    }
+
+    pub(super) fn is_touched(&self) -> bool {
+        self.touched.initialized()
+    }
+
+    pub(super) async fn touch(&self) -> Result<(), String> {
+        let write = || async {
+            match &self.hooks.touched {
+                Some(hook) => hook().await.map_err(|e| e.to_string()),
+                None => Ok(()),
+            }
+        };
+        self.touched.get_or_try_init(write).await.copied()
+    }
+}
+
+fn bad_request(message: impl AsRef<str>) -> ModelError {
+    ModelError::refused(StatusCode::BAD_REQUEST, message)
+}
+
+/// The agent repeats a 400 twice, each time with a beta feature less; a 402 it takes as final.
+fn spent(message: impl AsRef<str>) -> ModelError {
+    ModelError::refused(StatusCode::PAYMENT_REQUIRED, message)
+}
+
+/// Nothing that holds one of these locks can panic half-way, so a poisoned one is still right.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,173 @@
+//! What happens to a run after it was claimed. Every change asks `core` whether it may follow, and
+//! finds the row as it believed it to be, or fails and changes nothing.
+//!
+//! | verb | from | to |
+//! |---|---|---|
+//! | `container_made` | starting | |
+//! | `running` | starting | running |
+//! | `delivered`, `touched` | running | |
+//! | `spent` | starting, running, finishing | |
+//! | `finish` | starting, running | finishing |
+//! | `gone` | finishing | the outcome's state |
+//! | `requeue` | starting, running | queued |
+
+use sea_orm::sea_query::Expr;
+
+use super::Store;
+use super::entities::runs;
+use super::error::Error;
+use super::standing::{Standing, add, end, requeue};
+use super::writer::{Operation, Tx};
+use crate::core::ids::RunId;
+use crate::core::money::Usage;
+use crate::core::run::{Outcome, RunState};
+
+/// What a run has used since this was last written.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Spending {
+    /// Tokens.
+    pub usage: Usage,
+    /// Their cost in millionths of a US dollar.
+    pub cost_microusd: u64,
+}
+
+/// How a run ended.
+#[derive(Debug, Clone)]
+pub struct Ending {
+    /// With what.
+    pub outcome: Outcome,
+    /// What it used that [`Store::spent`] has not been told.
+    pub spending: Spending,
+    /// The agent's session, from which the conversation goes on. Only an answer moves the head.
+    pub new_head: Option<String>,
+}
+
+/// The errors of these verbs: [`Error::NoSuchRun`], [`Error::Impossible`] when the run's state does
+/// not allow the change, [`Error::Change`] and [`Error::Full`] when it cannot be written.
+impl Store {
+    /// Its container exists.
+    ///
+    /// # Errors
+    /// See above.
+    pub async fn container_made(&self, run: RunId, container_id: &str) -> Result<(), Error> {
+        let container_id = container_id.to_owned();
+        self.change(run, What::ContainerMade { container_id }).await
+    }
+
+    /// Keeps what its cell measured (as JSON). If that `held`, the agent begins: the run is running.
+    ///
+    /// # Errors
+    /// See above.
+    pub async fn measured(&self, run: RunId, preflight: &str, held: bool) -> Result<(), Error> {
+        let preflight = preflight.to_owned();
+        self.change(run, What::Measured { preflight, held }).await
+    }
+
+    /// The message is about to go to the agent. Written before it does.
+    ///
+    /// # Errors
+    /// See above.
+    pub async fn delivered(&self, run: RunId, now_ms: i64) -> Result<(), Error> {
+        self.change(run, What::Delivered { now_ms }).await
+    }
+
+    /// The agent's first tool call is about to be passed on. Written before it is.
+    ///
+    /// # Errors
+    /// See above.
+    pub async fn touched(&self, run: RunId, now_ms: i64) -> Result<(), Error> {
+        self.change(run, What::Touched { now_ms }).await
+    }
+
+    /// Adds to what the run has used, so that budgets know of it before the run ends.
+    ///
+    /// # Errors
+    /// See above.
+    pub async fn spent(&self, run: RunId, spending: Spending) -> Result<(), Error> {
+        self.change(run, What::Spent { spending }).await
+    }
+
+    /// Its outcome is known. Outcome, usage and the conversation's head are one transaction.
+    ///
+    /// # Errors
+    /// See above.
+    pub async fn finish(&self, run: RunId, ending: Ending, now_ms: i64) -> Result<(), Error> {
+        self.change(run, What::Finish { ending, now_ms }).await
+    }
+
+    /// Its container was seen gone; its outcome's state is final.
+    ///
+    /// # Errors
+    /// See above.
+    pub async fn gone(&self, run: RunId, now_ms: i64) -> Result<(), Error> {
+        self.change(run, What::Gone { now_ms }).await
+    }
+
+    /// It waits again, in its old place. Its container must have been seen absent, if it had one.
+    ///
+    /// # Errors
+    /// See above.
+    pub async fn requeue(&self, run: RunId) -> Result<(), Error> {
+        self.change(run, What::Requeue).await
+    }
+
+    async fn change(&self, run: RunId, what: What) -> Result<(), Error> {
+        self.writer.carry_out(Change { run, what }).await
+    }
+}
+
+struct Change {
+    run: RunId,
+    what: What,
+}
+
+enum What {
+    ContainerMade { container_id: String },
+    Measured { preflight: String, held: bool },
+    Delivered { now_ms: i64 },
+    Touched { now_ms: i64 },
+    Spent { spending: Spending },
+    Finish { ending: Ending, now_ms: i64 },
+    Gone { now_ms: i64 },
+    Requeue,
+}
+
+impl Operation for Change {
+    type Output = ();
+    type Error = Error;
+
+    async fn apply(&self, tx: &Tx) -> Result<(), Error> {
+        let run = Standing::of(tx, self.run).await?;
+        let update = match &self.what {
+            What::ContainerMade { container_id } => run
+                .stays(RunState::Starting, "the owner of a container")?
+                .col_expr(runs::Column::ContainerId, Expr::value(container_id)),
+            What::Measured { preflight, held } => {
+                let update = match held {
+                    true => run.becomes(RunState::Running)?,
+                    false => run.stays(RunState::Starting, "measured")?,
+                };
+                update.col_expr(runs::Column::Preflight, Expr::value(preflight))
+            }
+            What::Delivered { now_ms } => run
+                .stays(RunState::Running, "delivered")?
+                .col_expr(runs::Column::DeliveredAt, Expr::value(*now_ms)),
+            What::Touched { now_ms } => run
+                .stays(RunState::Running, "touched")?
+                .col_expr(runs::Column::TouchedAt, Expr::value(*now_ms)),
+            What::Spent { spending } => add(run.stays_active("one that spends")?, spending),
+            What::Finish { ending, now_ms } => {
+                let update = run.becomes(RunState::Finishing)?;
+                if ending.outcome.reply().is_some() {
+                    run.move_head(tx, ending.new_head.as_deref()).await?;
+                }
+                end(add(update, &ending.spending), &ending.outcome, *now_ms)
+            }
+            What::Gone { now_ms } => {
+                run.becomes_outcome()?.col_expr(runs::Column::GoneAt, Expr::value(*now_ms))
+            }
+            What::Requeue => requeue(run.becomes(RunState::Queued)?),
+        };
+        run.write(tx, update).await
+    }
+}

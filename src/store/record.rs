@@ -1,0 +1,223 @@
+//! What the store gives out: plain data in types of `core`, and how rows become it. A row that does
+//! not read back is an error, not a guess.
+
+use std::str::FromStr;
+
+use super::entities::{conversations, message_history, runs};
+use super::error::Error;
+use crate::core::ids::{ConversationName, InvalidId, RunId, UserName};
+use crate::core::money::Usage;
+use crate::core::run::RunState;
+
+/// All that is known of a run. Times are milliseconds since the epoch (UTC).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RunRecord {
+    /// Its id.
+    pub run: RunId,
+    /// Whose it is.
+    pub user: UserName,
+    /// The conversation it belongs to.
+    pub conversation: ConversationName,
+    /// Where it stands; [`RunRecord::status`] is what people are told.
+    pub state: RunState,
+    /// How it ended or, while it is finishing, will have ended.
+    pub outcome: Option<RunState>,
+    /// The model that was asked for.
+    pub model: Option<String>,
+    /// How often it was begun.
+    pub attempts: u32,
+    /// When its first message was accepted.
+    pub created_at: i64,
+    /// When it was last claimed.
+    pub claimed_at: Option<i64>,
+    /// When its message was about to go to the agent.
+    pub delivered_at: Option<i64>,
+    /// When the agent's first tool call was about to be passed on.
+    pub touched_at: Option<i64>,
+    /// When its outcome was known.
+    pub ended_at: Option<i64>,
+    /// When its container was seen gone.
+    pub gone_at: Option<i64>,
+    /// Its container.
+    pub container_id: Option<String>,
+    /// The session it continued: the conversation's head when it was claimed.
+    pub forked_from: Option<String>,
+    /// The reply.
+    pub reply: Option<String>,
+    /// The error: `door lost: …`.
+    pub error: Option<String>,
+    /// The tokens of all its attempts.
+    pub usage: Usage,
+    /// Their cost in millionths of a US dollar.
+    pub cost_microusd: u64,
+    /// What its cell measured, as JSON.
+    pub preflight: Option<String>,
+    /// The messages that it answers, oldest first.
+    pub messages: Vec<MessageRecord>,
+}
+
+impl RunRecord {
+    /// The state that people are told: a run that is finishing has its outcome's already, because
+    /// that can no longer change.
+    pub fn status(&self) -> RunState {
+        status(self.state, self.outcome)
+    }
+}
+
+/// A message as it was accepted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MessageRecord {
+    /// Its text.
+    pub text: String,
+    /// The sender's data, as JSON.
+    pub context: Option<String>,
+    /// Which way it came.
+    pub channel: String,
+    /// When.
+    pub created_at: i64,
+}
+
+/// A message of a user's history, with what became of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HistoryRecord {
+    /// Where it stands in the history; ask for the page before it with this.
+    pub id: i64,
+    /// Its conversation.
+    pub conversation: ConversationName,
+    /// The message.
+    pub message: MessageRecord,
+    /// The run that answers it. Messages of one run share its reply.
+    pub run: RunId,
+    /// The run's state, as people are told.
+    pub status: RunState,
+    /// The run's reply.
+    pub reply: Option<String>,
+}
+
+/// A user.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UserRecord {
+    /// The name.
+    pub name: UserName,
+    /// What the owner wants the agent to know when it works for this user.
+    pub instructions: String,
+    /// The time zone; `None` is the machine's.
+    pub time_zone: Option<String>,
+    /// When the user was made.
+    pub created_at: i64,
+}
+
+/// A token, without what would let anyone use it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TokenRecord {
+    /// Its number.
+    pub id: i64,
+    /// What it is good for: `owner`, `user:U`, `channel:NAME`, `metrics`.
+    pub scope: String,
+    /// The user it speaks for, if it does for one only.
+    pub user: Option<UserName>,
+    /// What the owner calls it.
+    pub label: String,
+    /// When it was made.
+    pub created_at: i64,
+    /// From when on it is no longer good.
+    pub expires_at: Option<i64>,
+}
+
+pub(super) fn status(state: RunState, outcome: Option<RunState>) -> RunState {
+    match (state, outcome) {
+        (RunState::Finishing, Some(outcome)) => outcome,
+        _ => state,
+    }
+}
+
+impl RunRecord {
+    pub(super) fn of(
+        row: runs::Model,
+        conversation: Option<&conversations::Model>,
+        messages: Vec<MessageRecord>,
+    ) -> Result<Self, Error> {
+        let conversation = conversation.map(|row| row.name.as_str()).unwrap_or_default();
+        Ok(Self {
+            run: parse_run(&row.id)?,
+            user: parse_user("runs", &row.user)?,
+            conversation: parse_conversation(conversation)?,
+            state: parse_state("state", &row.state)?,
+            outcome: row.outcome.as_deref().map(|word| parse_state("outcome", word)).transpose()?,
+            attempts: attempts(row.attempts)?,
+            usage: usage(&row)?,
+            cost_microusd: count("runs", "cost_microusd", row.cost_microusd)?,
+            model: row.model,
+            created_at: row.created_at,
+            claimed_at: row.claimed_at,
+            delivered_at: row.delivered_at,
+            touched_at: row.touched_at,
+            ended_at: row.ended_at,
+            gone_at: row.gone_at,
+            container_id: row.container_id,
+            forked_from: row.forked_from,
+            reply: row.reply,
+            error: row.error,
+            preflight: row.preflight,
+            messages,
+        })
+    }
+}
+
+impl From<message_history::Model> for MessageRecord {
+    fn from(row: message_history::Model) -> Self {
+        Self {
+            text: row.text,
+            context: row.context,
+            channel: row.channel,
+            created_at: row.created_at,
+        }
+    }
+}
+
+fn usage(row: &runs::Model) -> Result<Usage, Error> {
+    Ok(Usage {
+        input_tokens: count("runs", "input_tokens", row.input_tokens)?,
+        output_tokens: count("runs", "output_tokens", row.output_tokens)?,
+        cache_write_tokens: count("runs", "cache_write_tokens", row.cache_write_tokens)?,
+        cache_write_1h_tokens: count("runs", "cache_write_1h_tokens", row.cache_write_1h_tokens)?,
+        cache_read_tokens: count("runs", "cache_read_tokens", row.cache_read_tokens)?,
+        requests: count("runs", "requests", row.requests)?,
+    })
+}
+
+pub(super) fn attempts(stored: i64) -> Result<u32, Error> {
+    u32::try_from(stored).map_err(|_| invalid("runs", "attempts"))
+}
+
+/// A number that is never negative.
+pub(super) fn count(table: &'static str, column: &'static str, stored: i64) -> Result<u64, Error> {
+    u64::try_from(stored).map_err(|_| invalid(table, column))
+}
+
+pub(super) fn parse_run(text: &str) -> Result<RunId, Error> {
+    parse("runs", "id", text)
+}
+
+pub(super) fn parse_user(table: &'static str, text: &str) -> Result<UserName, Error> {
+    parse(table, "user", text)
+}
+
+pub(super) fn parse_conversation(text: &str) -> Result<ConversationName, Error> {
+    parse("conversations", "name", text)
+}
+
+pub(super) fn parse_state(column: &'static str, text: &str) -> Result<RunState, Error> {
+    parse("runs", column, text)
+}
+
+fn parse<T>(table: &'static str, column: &'static str, text: &str) -> Result<T, Error>
+where
+    T: FromStr<Err = InvalidId>,
+{
+    text.parse().map_err(|source| Error::Row { table, column, source: Some(source) })
+}
+
+pub(super) fn invalid(table: &'static str, column: &'static str) -> Error {
+    Error::Row { table, column, source: None }
+}

@@ -1,0 +1,95 @@
+//! After a crash: every run that was open is brought to a state that is true. The containers of the
+//! dead service have been removed and seen absent before this is called.
+//!
+//! | found | becomes |
+//! |---|---|
+//! | finishing | its outcome's state: the outcome was written, the container is gone |
+//! | starting, running | queued again, or failed: interrupted, as `core::run::after_crash` says |
+//! | queued | stays |
+
+use sea_orm::sea_query::Expr;
+use sea_orm::{ColumnTrait, EntityTrait, QueryFilter, QueryOrder};
+
+use super::Store;
+use super::entities::runs;
+use super::error::{Error, Named};
+use super::record::{attempts, invalid, parse_run, parse_state};
+use super::standing::{Standing, Update, end, requeue};
+use super::writer::{Operation, Tx};
+use crate::core::ids::RunId;
+use crate::core::run::{RunState, Settle, after_crash};
+
+impl Store {
+    /// Settles all open runs, in one transaction. Returns each with the state it was brought to,
+    /// oldest first.
+    ///
+    /// # Errors
+    /// [`Error::Recover`], [`Error::Full`]; [`Error::Row`] for a row that does not read back. Then
+    /// none was settled.
+    pub async fn recover(&self, now_ms: i64) -> Result<Vec<(RunId, RunState)>, Error> {
+        self.writer.carry_out(Recover { now_ms }).await
+    }
+}
+
+struct Recover {
+    now_ms: i64,
+}
+
+impl Operation for Recover {
+    type Output = Vec<(RunId, RunState)>;
+    type Error = Error;
+
+    async fn apply(&self, tx: &Tx) -> Result<Self::Output, Error> {
+        let open = runs::Entity::find()
+            .filter(runs::Column::GoneAt.is_null())
+            .filter(runs::Column::State.ne(RunState::Queued.as_str()))
+            .order_by_asc(runs::Column::Seq);
+        let open = open.all(tx).await.named(|source| Error::Recover { source })?;
+        let mut settled = Vec::with_capacity(open.len());
+        for row in open {
+            let run = parse_run(&row.id)?;
+            settled.push((run, self.settle(tx, run, &row).await?));
+        }
+        Ok(settled)
+    }
+
+    fn wrote(settled: &Self::Output) -> bool {
+        !settled.is_empty()
+    }
+}
+
+impl Recover {
+    async fn settle(&self, tx: &Tx, run: RunId, row: &runs::Model) -> Result<RunState, Error> {
+        let standing = Standing::of(tx, run).await?;
+        let over = |update: Update| update.col_expr(runs::Column::GoneAt, Expr::value(self.now_ms));
+        let (state, update) = match &row.outcome {
+            Some(outcome) => {
+                let state = parse_state("outcome", outcome)?;
+                (state, over(standing.becomes_outcome()?))
+            }
+            None => match rule(row)? {
+                Settle::Requeue => {
+                    let state = RunState::Queued;
+                    (state, requeue(standing.becomes(state)?))
+                }
+                Settle::End(outcome) => {
+                    let state = outcome.state();
+                    let ended = end(standing.becomes(state)?, &outcome, self.now_ms);
+                    (state, over(ended))
+                }
+            },
+        };
+        standing.write(tx, update).await?;
+        Ok(state)
+    }
+}
+
+fn rule(row: &runs::Model) -> Result<Settle, Error> {
+    // Only a finishing run has an outcome, and every finishing run has one.
+    if row.state == RunState::Finishing.as_str() {
+        return Err(invalid("runs", "outcome"));
+    }
+    let delivered = row.delivered_at.is_some();
+    let touched = row.touched_at.is_some();
+    Ok(after_crash(attempts(row.attempts)?, delivered, touched))
+}
