@@ -1,8 +1,8 @@
 //! The story: a message is accepted, its run is claimed in turn, a cell is made, the agent answers,
 //! the outcome is written, the cell is gone. Everything else in NoClaw serves this page.
 //!
-//! What can go wrong on the way is a [`Trouble`], and each trouble has an [`Outcome`]; so a run that
-//! was claimed always ends in [`Assistant::finish`], and its container always in `Cell::end`.
+//! What can go wrong on the way is a [`Trouble`], and each trouble has an [`Outcome`]; so a run
+//! that was claimed always ends in [`Assistant::finish`], and its container always in `Cell::end`.
 
 mod after;
 mod prepare;
@@ -73,8 +73,8 @@ impl Assistant {
         Ok(accepted)
     }
 
-    /// Makes answers until the service stops; then waits for those that are being made. Dropping it
-    /// gives them up: what they leave is settled by [`Assistant::recover`].
+    /// Makes answers until the service stops, and waits for those that are being made. Dropped, it
+    /// gives them up: [`Assistant::recover`] settles them.
     pub async fn work(self: Arc<Self>) {
         let mut runs = JoinSet::new();
         while !self.stop.is_cancelled() {
@@ -123,7 +123,7 @@ impl Assistant {
         Ok((prepared, cell))
     }
 
-    /// The conversation with the agent, bounded by the run's time. The door is closed when it returns.
+    /// The conversation with the agent, bounded by the run's time. Then the door is closed.
     async fn within_time(
         &self,
         run: &Claimed,
@@ -144,7 +144,7 @@ impl Assistant {
         }
     }
 
-    /// Opens the door, has the preflight judged, and speaks with the agent until its turn has ended.
+    /// Opens the door, has the preflight judged, and speaks with the agent until its turn ends.
     async fn converse(
         &self,
         run: &Claimed,

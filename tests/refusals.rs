@@ -1,5 +1,7 @@
-//! Wrong input and missing parts: each no has its status, its exit status, a text that names what is
-//! wrong, and leaves nothing behind.
+//! Wrong input and missing parts: each no has its status, its exit status, a text that names what
+//! is wrong, and leaves nothing behind.
+
+#![expect(clippy::indexing_slicing, reason = "a JSON value has null at what is not there")]
 
 mod support;
 
@@ -246,7 +248,8 @@ fn limits_that_cannot_be_enforced_are_refused_unless_accepted_by_name() -> Resul
     let mut house = House::closed(&ground("NOCLAW_PODMAN")?, &["--model-api", "demo"])?;
     let accepted = std::env::var("NOCLAW_ACCEPT_WITHOUT").unwrap_or_default();
     if accepted.is_empty() {
-        // This machine has every controller: there is nothing to be accepted, and cells are limited.
+        // This machine has every controller: there is nothing to be accepted, and cells are
+        // limited.
         house.open()?;
         return house.send(&["hello"]).map(drop);
     }

@@ -90,7 +90,7 @@ const MODULE_DOC_LINES: usize = 40;
 const SMALLER: &[(&str, usize, bool, &str)] = &[
     ("src/assistant.rs", 200, true, "the story can be read by who has never seen the project"),
     ("src/main.rs", 40, true, "a table of contents"),
-    ("src/gateway/demo", 400, false, "a stand-in must not grow into a program of its own"),
+    ("src/gateway/demo", 420, false, "a stand-in must not grow: 400 lines of code, and comments"),
 ];
 
 /// Documents: lines of 120 characters each, so that long lines are no way around.

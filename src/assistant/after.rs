@@ -49,8 +49,8 @@ impl Assistant {
         }
     }
 
-    /// After a crash, or a stop that did not wait: first no container is left, then runs are settled.
-    /// Tries until Podman answers.
+    /// After a crash, or a stop that did not wait: first no container is left, then runs are
+    /// settled. Tries until Podman answers.
     pub async fn recover(&self) {
         while let Err(error) = self.cells.remove_all(self.state.instance()).await {
             tracing::warn!(error = chain(&error), "cannot look for cells that were left");

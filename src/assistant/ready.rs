@@ -64,7 +64,7 @@ impl Readiness {
     async fn ask(&self, known: Option<Info>) -> Result<Ready, Problem> {
         if !self.has_model {
             return Err(Problem::new(ProblemKind::KeyMissing, "there is no key for the model").hint(
-                "give the key's file with --api-key-file FILE, or try without one: --model-api demo",
+                "name the key's file, --api-key-file FILE, or try without one: --model-api demo",
             ));
         }
         let podman = match known {
@@ -99,7 +99,7 @@ impl Readiness {
         let list = missing.join(",");
         let detail = format!("Podman has no cgroup controller for: {list}");
         Err(Problem::new(ProblemKind::LimitsMissing, detail).hint(format!(
-            "delegate the controllers to your user, or accept to do without: --accept-without={list}"
+            "delegate them to your user, or accept to do without: --accept-without={list}"
         )))
     }
 }
@@ -118,8 +118,7 @@ pub fn missing_controllers(podman: &Info) -> Vec<Controller> {
 /// What is wrong with Podman's storage: `vfs` copies the whole image for each cell.
 pub fn storage(podman: &Info) -> Option<Problem> {
     (podman.storage_driver == "vfs").then(|| {
-        Problem::new(ProblemKind::StorageDriver, "Podman's storage driver is vfs").hint(
-            "set `driver = \"overlay\"` in ~/.config/containers/storage.conf, then `podman system reset`",
-        )
+        Problem::new(ProblemKind::StorageDriver, "Podman's storage driver is vfs")
+            .hint("set `driver = \"overlay\"` in storage.conf(5), then: podman system reset")
     })
 }

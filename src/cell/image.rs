@@ -16,9 +16,10 @@ pub const CANDIDATE: &str = "localhost/noclaw-agent:candidate";
 const RECIPE: [&str; 5] =
     ["Containerfile", "agent-requirements.txt", "packages.txt", "base.sh", "build.sh"];
 /// What an agent expects to find.
-const SELF_TEST: &str = "set -e; claude --version; for tool in git rg jq python3 pdftotext file unzip; \
-    do command -v $tool; done; test -e /usr/share/zoneinfo/Europe/Berlin; \
-    test -e /etc/ssl/certs/ca-certificates.crt; test ! -e /etc/claude-code";
+const SELF_TEST: &str = "set -e; claude --version
+    for tool in git rg jq python3 pdftotext file unzip; do command -v $tool; done
+    test -e /usr/share/zoneinfo/Europe/Berlin; test -e /etc/ssl/certs/ca-certificates.crt
+    test ! -e /etc/claude-code";
 /// Label: the agent's version.
 pub const LABEL_AGENT: &str = "io.noclaw.agent";
 /// Label: the hash of the recipe it was built by.

@@ -208,7 +208,8 @@ mod tests {
 
     #[test]
     fn a_success_that_is_an_error_has_failed() {
-        let line = br#"{"type":"result","subtype":"success","is_error":true,"session_id":"s","result":"API Error: 401","new":1}"#;
+        let line = br#"{"type":"result","subtype":"success","is_error":true,"session_id":"s",
+            "result":"API Error: 401","new":1}"#;
         let [Line::Result(result)] = &parse(line)[..] else { panic!("no result") };
         assert!(result.failed);
         assert_eq!(result.text, "API Error: 401");

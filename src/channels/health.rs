@@ -1,4 +1,5 @@
-//! `/healthz`: the service lives. `/readyz`: a message could be answered. `/v1/status`: for the owner.
+//! `/healthz`: the service lives. `/readyz`: a message could be answered. `/v1/status`: for the
+//! owner.
 
 use std::time::Instant;
 

@@ -123,7 +123,8 @@ pub async fn serve_tcp(listener: TcpListener, connections: Connections, routes: 
 }
 
 async fn accept_failed(error: &std::io::Error) {
-    // Out of descriptors, most likely: the waiting connection stays, and so would this loop's speed.
+    // Out of descriptors, most likely: the waiting connection stays, and so would this loop's
+    // speed.
     tracing::warn!(%error, "a connection cannot be accepted");
     tokio::time::sleep(std::time::Duration::from_millis(100)).await;
 }

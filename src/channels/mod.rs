@@ -124,7 +124,7 @@ fn query<'a>(
 
 /// What a store's error is to a client.
 fn fault(error: &StoreError) -> Problem {
-    if matches!(error, StoreError::Full { .. }) {
+    if matches!(error, StoreError::Full) {
         return Problem::new(ProblemKind::StorageFull, "nothing was written")
             .hint("make room where the state directory is, then try again");
     }

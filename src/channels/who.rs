@@ -1,7 +1,8 @@
 //! Who speaks: the owner, by the Unix socket's peer credentials, or whoever holds a token.
 //!
-//! There is no way in without either. A token has 244 random bits; only its SHA-256 is kept. What the
-//! time of a look-up tells is at most how a hash begins, and nobody can make a token for a hash.
+//! There is no way in without either. A token has 244 random bits; only its SHA-256 is kept. What
+//! the time of a look-up tells is at most how a hash begins, and nobody can make a token for a
+//! hash.
 
 use hyper::Request;
 use hyper::body::Incoming;

@@ -1,5 +1,5 @@
-//! `noclaw doctor`: what this machine needs to run NoClaw, each ok, warn or fail with a hint. It asks
-//! the machine, not the service.
+//! `noclaw doctor`: what this machine needs to run NoClaw, each ok, warn or fail with a hint. It
+//! asks the machine, not the service.
 
 use std::path::PathBuf;
 
@@ -27,7 +27,12 @@ pub struct Args {
     #[arg(long, value_name = "PATH", env = "NOCLAW_PODMAN", default_value_os_t = paths::podman())]
     podman: PathBuf,
     /// The program that is pid 1 of a cell
-    #[arg(long, value_name = "PATH", env = "NOCLAW_LAUNCHER", default_value_os_t = paths::launcher())]
+    #[arg(
+        long,
+        value_name = "PATH",
+        env = "NOCLAW_LAUNCHER",
+        default_value_os_t = paths::launcher()
+    )]
     launcher: PathBuf,
     /// The Messages API, as for `serve`
     #[arg(long, value_name = "URL", env = "NOCLAW_MODEL_API")]
@@ -194,7 +199,8 @@ fn subuids() -> Finding {
         return Finding::ok("subuids", detail);
     }
     let hint = format!(
-        "sudo usermod --add-subuids 100000-165535 --add-subgids 100000-165535 {owner}; podman system migrate"
+        "sudo usermod --add-subuids 100000-165535 --add-subgids 100000-165535 {owner}; \
+         podman system migrate"
     );
     Finding::fail("subuids", detail, hint)
 }

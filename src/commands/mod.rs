@@ -1,5 +1,5 @@
-//! Floor 3: the command line, one file a subcommand. Data goes to standard output, everything else to
-//! standard error; an error is one line, with a `hint:` line where there is something to do.
+//! Floor 3: the command line, one file a subcommand. Data goes to standard output, everything else
+//! to standard error; an error is one line, with a `hint:` line where there is something to do.
 
 mod client;
 mod demo_model;

@@ -29,7 +29,8 @@ pub struct List {
     /// Only this user's
     #[arg(long, short)]
     user: Option<UserName>,
-    /// Only those that stand here: queued, starting, running, answered, failed, timed_out, cancelled
+    /// Only those that stand here: queued, starting, running, answered, failed, timed_out,
+    /// cancelled
     #[arg(long)]
     status: Option<RunState>,
     /// How many

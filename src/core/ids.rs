@@ -19,7 +19,8 @@ pub struct InvalidId {
     pub form: &'static str,
 }
 
-/// One execution of the agent. A UUID of version 7, so ids sort by time; also the agent's session id.
+/// One execution of the agent. A UUID of version 7, so ids sort by time; also the agent's session
+/// id.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct RunId(Uuid);
@@ -82,7 +83,8 @@ macro_rules! name {
         impl FromStr for $name {
             type Err = InvalidId;
             fn from_str(text: &str) -> Result<Self, InvalidId> {
-                let first = text.bytes().next().is_some_and(|b| b.is_ascii_alphanumeric() || b == b'_');
+                let begins = |b: u8| b.is_ascii_alphanumeric() || b == b'_';
+                let first = text.bytes().next().is_some_and(begins);
                 let rest = text.bytes().all(|b| b.is_ascii_alphanumeric() || $extra.contains(&b));
                 if first && rest && text.len() <= $max {
                     Ok(Self(text.to_owned()))

@@ -125,8 +125,9 @@ pub const AGENT_BROKEN_LINES: u32 = 100;
 pub const STDERR_BYTES: usize = 8 * KIB;
 /// A model request's body: a long conversation with images.
 pub const MODEL_BODY_BYTES: usize = 32 * MIB;
-/// Model requests of one run at the same time.
-pub const MODEL_CONCURRENT: usize = 8;
+/// Model requests of one run at the same time; the agent makes one or two, and each may hold a
+/// body.
+pub const MODEL_CONCURRENT: usize = 4;
 /// Model requests of one run.
 pub const MODEL_REQUESTS: u32 = 1000;
 /// Time in which the model must begin to answer.

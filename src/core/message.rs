@@ -1,8 +1,8 @@
 //! A message: what came in, checked once; and the blocks in which the agent is shown it.
 //!
 //! What NoClaw itself adds (the time, a sender's context) stands in blocks of its own beside the
-//! text, as JSON inside a `<noclaw:…>` tag. JSON is written without `<`, so that no data can end its
-//! tag early.
+//! text, as JSON inside a `<noclaw:…>` tag. JSON is written without `<`, so that no data can end
+//! its tag early.
 
 use jiff::Zoned;
 use serde::{Deserialize, Serialize};
@@ -74,8 +74,9 @@ impl Text {
 }
 
 impl Message {
-    /// Checks a body. `speaker` is who the door says is speaking, if it says so for certain; `default`
-    /// is used when neither it nor the body names a user; `allows` knows the allowed models.
+    /// Checks a body. `speaker` is who the door says is speaking, if it says so for certain;
+    /// `default` is used when neither it nor the body names a user; `allows` knows the allowed
+    /// models.
     ///
     /// # Errors
     /// The first field that is wrong.

@@ -222,7 +222,8 @@ mod tests {
 
     #[test]
     fn the_owner_can_give_a_price() -> Result<(), InvalidPrices> {
-        let own = r#"{"house-model":{"price":{"input":1,"output":1,"cache_write":1,"cache_write_1h":1,"cache_read":1}}}"#;
+        let own = r#"{"house-model":{"price":{"input":1,"output":1,"cache_write":1,
+            "cache_write_1h":1,"cache_read":1}}}"#;
         assert!(Prices::shipped()?.with_owners(own)?.allows("house-model"));
         assert!(Prices::shipped()?.with_owners(r#"{"m":{"price":{"input":1}}}"#).is_err());
         Ok(())

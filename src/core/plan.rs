@@ -1,7 +1,7 @@
 //! What a cell must be, and the comparison with what it measured itself to be.
 //!
-//! The comparison is a hard requirement: the agent is not started unless every field holds, for both
-//! processes of the cell. A difference names the field, what was planned and what was found.
+//! The comparison is a hard requirement: the agent is not started unless every field holds, for
+//! both processes of the cell. A difference names the field, what was planned and what was found.
 //!
 //! | field | pid 1 | the agent-to-be |
 //! |---|---|---|

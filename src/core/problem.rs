@@ -65,7 +65,10 @@ pub const fn http_status(state: RunState) -> u16 {
 }
 
 macro_rules! kinds {
-    ($($(#[$doc:meta])* $name:ident = $slug:literal, $status:literal, $exit:ident, $title:literal;)*) => {
+    ($(
+        $(#[$doc:meta])*
+        $name:ident = $slug:literal, $status:literal, $exit:ident, $title:literal;
+    )*) => {
         /// What kind of no it is.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
         pub enum ProblemKind { $($(#[$doc])* $name,)* }

@@ -228,8 +228,8 @@ pub enum Settle {
 
 /// Settles a run after a crash, once its container has been seen absent.
 ///
-/// `delivered` is written before the message goes to the agent, `touched` before the first tool call
-/// is passed on. Untouched means that nothing outside the conversation can have changed.
+/// `delivered` is written before the message goes to the agent, `touched` before the first tool
+/// call is passed on. Untouched means that nothing outside the conversation can have changed.
 pub fn after_crash(attempts: u32, delivered: bool, touched: bool) -> Settle {
     // Once delivered, a model has seen it and been paid: one more try, not two.
     let most = if delivered { 2 } else { ATTEMPTS };

@@ -41,9 +41,10 @@ const RESPONSE_HEADERS: Rules = &[
     ("anthropic-ratelimit-*", "how much is left"),
 ];
 
-/// Beta features, without their dates; 2.1.330 asks for the first eight. Not here: what reaches beyond the run (files, threads,
-/// containers, remote MCP), what costs otherwise than the price list knows (fast mode, a fallback
-/// to another model, an advisor), and tools that run on the model's side.
+/// Beta features, without their dates; 2.1.330 asks for the first eight. Not here: what reaches
+/// beyond the run (files, threads, containers, remote MCP), what costs otherwise than the price
+/// list knows (fast mode, a fallback to another model, an advisor), and tools that run on the
+/// model's side.
 const BETAS: Rules = &[
     ("claude-code", "the agent's own marker"),
     ("interleaved-thinking", "thinking between tool calls"),

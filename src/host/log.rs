@@ -1,5 +1,5 @@
-//! The log: the journal when systemd runs us, standard error otherwise. Never the text of a message,
-//! never a secret.
+//! The log: the journal when systemd runs us, standard error otherwise. Never the text of a
+//! message, never a secret.
 
 use std::io::IsTerminal;
 

@@ -54,7 +54,8 @@ pub fn identity(path: &Path) -> Result<Identity, TreeError> {
 }
 
 impl Tree {
-    /// Opens the directory `path`, which the service made; only its last component may not be a link.
+    /// Opens the directory `path`, which the service made; only its last component may not be a
+    /// link.
     ///
     /// # Errors
     /// When it is no directory.

@@ -1,6 +1,5 @@
 //! The rows, as sea-orm sees them. Nothing here leaves the store: `record.rs` turns rows into the
 //! types of `core`. What the columns mean stands beside the tables in `migrations.rs`.
-#![allow(missing_docs, reason = "each column is described where its table is made")]
 
 pub(super) mod contexts {
     use sea_orm::entity::prelude::*;

@@ -1,7 +1,10 @@
 //! Figures, as ratios within one run: `make bench`. Nothing here passes or fails.
 //!
 //! A cold message through NoClaw is compared with `podman run … claude -p` typed by hand: the same
-//! image, the same model, the same flags of the agent; both in turn, so that a busy machine slows both.
+//! image, the same model, the same flags of the agent; both in turn, so that a busy machine slows
+//! both.
+
+#![expect(clippy::indexing_slicing, reason = "a JSON value has null at what is not there")]
 
 #[path = "../support/mod.rs"]
 mod support;

@@ -1,11 +1,14 @@
 //! What tests stand on: a house (a real `noclaw serve` with its own state and socket on the real
 //! rootless Podman) and a plain HTTP client that can also send what no client would.
 //!
-//! A test that lacks its precondition fails: run the tests by `make test`. A house that answered from
-//! a cell leaves a file in `$NOCLAW_TEST_DIR/cells`, which `make test` counts, and when it ends it
-//! sees that no container of its own is left.
+//! A test that lacks its precondition fails: run the tests by `make test`. A house that answered
+//! from a cell leaves a file in `$NOCLAW_TEST_DIR/cells`, which `make test` counts, and when it
+//! ends it sees that no container of its own is left.
 
 #![allow(dead_code, reason = "each test file uses its part")]
+#![expect(clippy::indexing_slicing, reason = "a JSON value has null at what is not there")]
+
+pub mod recorder;
 
 use std::fs::{self, File};
 use std::io::{Read, Write};
@@ -41,6 +44,7 @@ pub fn until<T>(what: &str, mut ready: impl FnMut() -> Option<T>) -> Result<T> {
         if Instant::now() > deadline {
             return Err(format!("{what}: not within {PATIENCE:?}").into());
         }
+        #[expect(clippy::disallowed_methods, reason = "the one poll, with a deadline")]
         std::thread::sleep(Duration::from_millis(10));
     }
 }
@@ -76,6 +80,11 @@ impl House {
         Ok(Self { dir, child: None, args, podman: podman.to_owned(), address: None })
     }
 
+    /// More flags, before it is opened.
+    pub fn args(&mut self, args: &[&str]) {
+        self.args.extend(args.iter().map(ToString::to_string));
+    }
+
     /// Starts the service and waits until it listens.
     pub fn open(&mut self) -> Result {
         let log = File::options().create(true).append(true).open(self.log())?;
@@ -97,7 +106,10 @@ impl House {
         command.arg("serve").arg("--state").arg(self.path("state"));
         command.arg("--config").arg(self.path("config")).arg("--socket").arg(self.socket());
         command.arg("--podman").arg(&self.podman);
-        command.arg("--launcher").arg(ground("NOCLAW_TEST_LAUNCHER")?).args(&self.args);
+        if !self.args.iter().any(|arg| arg == "--launcher") {
+            command.arg("--launcher").arg(ground("NOCLAW_TEST_LAUNCHER")?);
+        }
+        command.args(&self.args);
         Ok(command)
     }
 
@@ -154,12 +166,12 @@ impl House {
     }
 
     pub fn get(&self, path: &str) -> Result<Answer> {
-        self.request(&format!("GET {path} HTTP/1.1\r\nhost: n\r\nconnection: close\r\n\r\n"))
+        self.request(format!("GET {path} HTTP/1.1\r\nhost: n\r\nconnection: close\r\n\r\n"))
     }
 
     /// Posts JSON over the Unix socket.
     pub fn post(&self, path: &str, json: &str) -> Result<Answer> {
-        self.request(&post(path, "", json))
+        self.request(post(path, "", json))
     }
 
     /// Sends these bytes over the Unix socket.

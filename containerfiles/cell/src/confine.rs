@@ -1,4 +1,5 @@
-//! The half that will be the agent: it gives up rights, measures itself, waits, and becomes the agent.
+//! The half that will be the agent: it gives up rights, measures itself, waits, and becomes the
+//! agent.
 //!
 //! On standard input comes one line, the Landlock table; on standard output goes one line, the
 //! measurements; then `go` comes, and the streams are the agent's. Bytes are read one at a time, so

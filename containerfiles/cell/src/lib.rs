@@ -1,10 +1,10 @@
 //! What both ends of the door say to each other.
 //!
-//! The cell is the HTTP/2 client, the service serves, in this order: `POST /hello` ([`job::Hello`] →
-//! [`job::Job`]), `POST /preflight` ([`preflight::Preflight`] → 204 go), `POST /agent` (both bodies
-//! stream), any number of `/model/…`, `POST /exit` ([`job::Exit`]). A peer with another [`PROTOCOL`]
-//! is refused at `/hello`; unknown fields are refused on both sides, because both come from one
-//! build.
+//! The cell is the HTTP/2 client, the service serves, in this order: `POST /hello` ([`job::Hello`]
+//! → [`job::Job`]), `POST /preflight` ([`preflight::Preflight`] → 204 go), `POST /agent` (both
+//! bodies stream), any number of `/model/…`, `POST /exit` ([`job::Exit`]). A peer with another
+//! [`PROTOCOL`] is refused at `/hello`; unknown fields are refused on both sides, because both come
+//! from one build.
 
 pub mod job;
 pub mod preflight;

@@ -1,5 +1,6 @@
-//! `noclaw-cell`: pid 1 of a cell. Without arguments it is the launcher; `noclaw-cell confine ARGV…`
-//! is the half that gives up its rights, measures itself, waits for go and becomes the agent.
+//! `noclaw-cell`: pid 1 of a cell. Without arguments it is the launcher; `noclaw-cell confine
+//! ARGV…` is the half that gives up its rights, measures itself, waits for go and becomes the
+//! agent.
 //!
 //! Standard input and output are the door (or, confined, the agent's streams): nothing is printed
 //! there. What goes wrong is said on standard error, which the service keeps the last bytes of.

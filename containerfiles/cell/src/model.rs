@@ -1,5 +1,5 @@
-//! The one socket of a cell: the agent's model requests, each passed through the door as `/model` and
-//! its own path, so that no other route can be named from here.
+//! The one socket of a cell: the agent's model requests, each passed through the door as `/model`
+//! and its own path, so that no other route can be named from here.
 
 use std::convert::Infallible;
 
@@ -10,7 +10,7 @@ use hyper::header::{
     TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
 };
 use hyper::service::service_fn;
-use hyper::{Request, Response, StatusCode, Version};
+use hyper::{Method, Request, Response, StatusCode, Version};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{UnixListener, UnixStream};
 
@@ -56,16 +56,23 @@ async fn serve(stream: UnixStream, door: Door) {
 }
 
 async fn pass(door: &Door, request: Request<Incoming>) -> Response<Body> {
+    // It has no path: nothing of it could be passed on as a request.
+    if request.method() == Method::CONNECT {
+        return error(StatusCode::METHOD_NOT_ALLOWED, "CONNECT is not served");
+    }
     match forward(door, request).await {
         Ok(response) => response,
-        Err(error) => {
-            let text = crate::describe(&*error);
-            let json = serde_json::json!({"type": "error", "error": {"type": "api_error", "message": text}});
-            let mut response = Response::new(full(json.to_string()));
-            *response.status_mut() = StatusCode::BAD_GATEWAY;
-            response
-        }
+        Err(lost) => error(StatusCode::BAD_GATEWAY, &crate::describe(&*lost)),
     }
+}
+
+/// An error in the Messages API's form.
+fn error(status: StatusCode, message: &str) -> Response<Body> {
+    let error = serde_json::json!({"type": "api_error", "message": message});
+    let json = serde_json::json!({"type": "error", "error": error});
+    let mut response = Response::new(full(json.to_string()));
+    *response.status_mut() = status;
+    response
 }
 
 async fn forward(

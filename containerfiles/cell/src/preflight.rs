@@ -1,7 +1,8 @@
 //! What a process in a cell measures of its own confinement.
 //!
-//! Everything is read from `/proc`, `/sys` and by `stat`, by an ordinary user without capabilities, in
-//! under a millisecond. The service compares it with its plan, field by field; nothing here judges.
+//! Everything is read from `/proc`, `/sys` and by `stat`, by an ordinary user without capabilities,
+//! in under a millisecond. The service compares it with its plan, field by field; nothing here
+//! judges.
 
 use serde::{Deserialize, Serialize};
 

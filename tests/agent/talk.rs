@@ -1,0 +1,245 @@
+//! A talk with the pinned agent in a real cell, made of the library's own parts, line by line.
+//!
+//! A [`Place`] is what outlives a cell: a workspace, transcripts, the demo model behind a gateway.
+//! A [`Talk`] is one cell with an agent in it, judged as a run's is; [`Talk::end`] sees it gone.
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+use http_body_util::BodyExt;
+use hyper::body::Incoming;
+use noclaw::cell::door::{Door, Model};
+use noclaw::cell::start::{Session, StartLine};
+use noclaw::cell::{self, Cell, Cells, stream_json};
+use noclaw::core::ids::{InstanceId, RunId};
+use noclaw::core::limits::Limits;
+use noclaw::core::money::{Meter, Prices};
+use noclaw::core::plan::{CellPlan, PlannedMount};
+use noclaw::gateway::key::ApiKey;
+use noclaw::gateway::upstream::Upstream;
+use noclaw::gateway::{Gateway, Hooks, RunLimits, demo};
+use noclaw::host::tree::{self, Tree};
+use noclaw_cell::job::{Exit, Job};
+use serde_json::{Value, json};
+use tokio::sync::mpsc;
+use uuid::Uuid;
+
+use crate::support::{PATIENCE, Result, ground, podman};
+
+/// Any model with a price will do.
+pub const MODEL: &str = "claude-sonnet-4-5";
+
+/// What outlives a cell.
+pub struct Place {
+    directory: tempfile::TempDir,
+    instance: InstanceId,
+    cells: Cells,
+    gateway: Gateway,
+}
+
+impl Place {
+    pub async fn new() -> Result<Self> {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
+        let upstream = Upstream::parse(&format!("http://{}", listener.local_addr()?))?;
+        tokio::spawn(demo::serve(listener, std::future::pending()));
+        let directory = tempfile::Builder::new().prefix("noclaw-agent-").tempdir()?;
+        for folder in ["workspace", "transcripts"] {
+            fs::create_dir(directory.path().join(folder))?;
+        }
+        Ok(Self {
+            directory,
+            instance: Uuid::new_v4().to_string().parse()?,
+            cells: Cells::at(Path::new(&ground("NOCLAW_PODMAN")?)),
+            gateway: Gateway::new(upstream, Some(ApiKey::for_demo()), Prices::shipped()?),
+        })
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    pub const fn cells(&self) -> &Cells {
+        &self.cells
+    }
+
+    /// What the launcher is told when a session begins, or forks `head`.
+    pub fn job(&self, run: RunId, head: Option<RunId>) -> Result<Job> {
+        let head = head.map(|head| head.to_string());
+        let session = Session { run, head: head.as_deref(), model: MODEL, zone: "UTC" };
+        Ok(StartLine::shipped()?.job(&session))
+    }
+
+    async fn plan(&self, run: RunId) -> Result<CellPlan> {
+        let image = cell::image::current(self.cells.podman()).await?;
+        let launcher = PathBuf::from(ground("NOCLAW_TEST_LAUNCHER")?);
+        let mount = |source: PathBuf, destination: &str, identity: tree::Identity| PlannedMount {
+            read_only: destination == noclaw_cell::LAUNCHER,
+            destination: destination.to_owned(),
+            source: source.to_string_lossy().into_owned(),
+            device: identity.device,
+            inode: identity.inode,
+        };
+        let folder = |name: &str, destination: &str| -> Result<PlannedMount> {
+            let path = self.path(name);
+            let identity = Tree::open(&path)?.identity()?;
+            Ok(mount(path, destination, identity))
+        };
+        let identity = tree::identity(&launcher)?;
+        let limits = Limits::for_machine(2, 8 << 30);
+        let without = std::env::var("NOCLAW_ACCEPT_WITHOUT").unwrap_or_default();
+        let without = without.split(',').filter(|name| !name.is_empty());
+        Ok(CellPlan {
+            instance: self.instance.clone(),
+            run,
+            user: "tester".parse()?,
+            image: image.ok_or("no image: `noclaw image build` makes it")?.id,
+            mounts: vec![
+                mount(launcher, noclaw_cell::LAUNCHER, identity),
+                folder("workspace", cell::WORKSPACE)?,
+                folder("transcripts", cell::TRANSCRIPTS)?,
+            ],
+            memory: limits.cell_memory,
+            pids: limits.cell_pids,
+            cpu_millis: limits.cell_cpu_millis,
+            landlock_rules: StartLine::shipped()?.landlock_rules(),
+            accept_without: without.map(str::parse).collect::<std::result::Result<_, _>>()?,
+        })
+    }
+
+    fn model(&self) -> Model {
+        let meter = Meter::new(u64::MAX / 2);
+        let run = self.gateway.for_run(meter, RunLimits::default(), Hooks::default());
+        Arc::new(move |request| {
+            let run = run.clone();
+            Box::pin(async move { run.handle(request).await.map(BodyExt::boxed) })
+        })
+    }
+
+    /// Makes a cell for this job and lets the agent start in it.
+    pub async fn open(
+        &self,
+        run: RunId,
+        job: &Job,
+    ) -> Result<(OpenCell, Incoming, mpsc::Sender<Bytes>)> {
+        let plan = self.plan(run).await?;
+        let cell = self.cells.create(&plan).await?;
+        let mut door = cell.open(job, self.model()).await?;
+        let (preflight, verdict) = within("its preflight", door.preflight()).await??;
+        plan.judge(&preflight)?;
+        verdict.go();
+        let (up, down) = within("the agent's streams", door.agent()).await??;
+        Ok((OpenCell { door, cell }, up, down))
+    }
+
+    /// The ids of this place's containers.
+    fn containers(&self) -> Result<String> {
+        let label = format!("label={}={}", cell::LABEL_INSTANCE, self.instance.as_str());
+        podman(&["ps", "--all", "--quiet", "--no-trunc", "--filter", &label])
+    }
+}
+
+/// A test that failed half-way leaves nothing either.
+impl Drop for Place {
+    fn drop(&mut self) {
+        for id in self.containers().unwrap_or_default().lines() {
+            podman(&["rm", "--force", "--time", "0", id]).ok();
+        }
+    }
+}
+
+/// A cell whose agent has started.
+pub struct OpenCell {
+    door: Door,
+    cell: Cell,
+}
+
+impl OpenCell {
+    /// Waits for the agent's exit, removes the cell and sees it gone.
+    pub async fn end(mut self) -> Result<Exit> {
+        let exit = within("the agent's exit", self.door.exit()).await??;
+        drop(self.door);
+        self.cell.end().await?;
+        count()?;
+        Ok(exit)
+    }
+}
+
+/// Counts the test among those that used a real cell.
+pub fn count() -> Result {
+    let cells = Path::new(&ground("NOCLAW_TEST_DIR")?).join("cells");
+    fs::create_dir_all(&cells)?;
+    let name = std::thread::current().name().unwrap_or("unnamed").replace("::", ".");
+    File::create(cells.join(name))?;
+    Ok(())
+}
+
+/// The agent's streams as lines of JSON, before anything is made of them.
+pub struct Lines {
+    up: Incoming,
+    down: Option<mpsc::Sender<Bytes>>,
+    buffer: BytesMut,
+}
+
+impl Lines {
+    pub fn new(up: Incoming, down: mpsc::Sender<Bytes>) -> Self {
+        Self { up, down: Some(down), buffer: BytesMut::new() }
+    }
+
+    /// Writes a line to the agent.
+    pub async fn tell(&self, line: String) -> Result {
+        let down = self.down.as_ref().ok_or("nothing more was to come")?;
+        Ok(down.send(line.into()).await?)
+    }
+
+    /// Says a user's text.
+    pub async fn say(&self, text: &str) -> Result {
+        self.tell(stream_json::user(&[json!({"type": "text", "text": text})])).await
+    }
+
+    /// The agent's next line; `None` when its output has ended.
+    pub async fn next(&mut self) -> Result<Option<Value>> {
+        loop {
+            if let Some(end) = self.buffer.iter().position(|byte| *byte == b'\n') {
+                let line = self.buffer.split_to(end + 1);
+                return Ok(Some(serde_json::from_slice(&line)?));
+            }
+            match within("a line of the agent's", self.up.frame()).await? {
+                Some(frame) => {
+                    self.buffer.extend(frame?.into_data().map_err(|_| "no data")?);
+                }
+                None => return Ok(None),
+            }
+        }
+    }
+
+    /// The lines up to the first that is `last`, and that one.
+    pub async fn until(&mut self, last: impl Fn(&Value) -> bool) -> Result<Vec<Value>> {
+        let mut heard = Vec::new();
+        while let Some(line) = self.next().await? {
+            let done = last(&line);
+            heard.push(line);
+            if done {
+                return Ok(heard);
+            }
+        }
+        Err(format!("the agent's output ended after {heard:#?}").into())
+    }
+
+    /// Says that nothing more comes, and gives the lines that are still to come.
+    pub async fn rest(mut self) -> Result<Vec<Value>> {
+        self.down = None;
+        let mut heard = Vec::new();
+        while let Some(line) = self.next().await? {
+            heard.push(line);
+        }
+        Ok(heard)
+    }
+}
+
+/// Waits for an event, but not for ever.
+pub async fn within<T>(what: &str, event: impl Future<Output = T>) -> Result<T> {
+    let ended = tokio::time::timeout(PATIENCE, event).await;
+    ended.map_err(|_| format!("{what}: not within {PATIENCE:?}").into())
+}
