@@ -16,7 +16,7 @@ key=$run/credentials/api-key # a copy, while root acts for a user who may not re
 
 choose_model() {
     if [ -n "${API_KEY_FILE:-}" ]; then
-        [ -r "$API_KEY_FILE" ] || fail 78 "the key file $API_KEY_FILE cannot be read" "API_KEY_FILE=FILE"
+        [ -r "$API_KEY_FILE" ] || fail 78 "the key file $API_KEY_FILE cannot be read" "is its path right, and may you read it?"
         NOCLAW_API_KEY_FILE=$(realpath "$API_KEY_FILE")
         export NOCLAW_API_KEY_FILE
     fi
@@ -29,24 +29,23 @@ choose_model() {
     unset MODEL_API API_KEY_FILE
 }
 
-# Goes on as the user who shall run the service. The key goes by way of a pipe: it is written by that
-# user, so that root follows no link of theirs.
-hand_over() { # AS… SCRIPT…
+# Goes on as the user who shall run the service; a signal then reaches the script that can act on it.
+# The key goes by way of a pipe: that user writes the copy, so that root follows no link of theirs.
+hand_over() { # BECOME-FUNCTION CMD…
     if [ -n "${NOCLAW_API_KEY_FILE:-}" ]; then
         # shellcheck disable=SC2016 # expanded by the user's shell
-        "$1" sh -c 'umask 077; mkdir -p "${1%/*}"; rm -f "$1"; cat >"$1"' _ "$key" <"$NOCLAW_API_KEY_FILE"
+        ("$1" sh -c 'umask 077; mkdir -p "${1%/*}"; rm -f "$1"; cat >"$1"' _ "$key") <"$NOCLAW_API_KEY_FILE"
         export NOCLAW_API_KEY_FILE=$key
     fi
     "$@"
-    exit
 }
 
 # --- As the user ----------------------------------------------------------------------------------
 
-service=''
+service='' sending=''
 stop_service() {
     trap '' INT TERM
-    for pid in $service ${own_podman:-}; do
+    for pid in $sending $service ${own_podman:-}; do
         kill -TERM "$pid" 2>/dev/null || true
         wait "$pid" 2>/dev/null || true
     done
@@ -80,7 +79,15 @@ start_service() {
     fail 69 "the service does not answer" "its log is $run/service.log"
 }
 
-send() { "$noclaw" send -- "$1" </dev/null; }
+# In the background, for a shell that waits for a foreground command heeds no signal.
+send() {
+    local status=0
+    "$noclaw" send -- "$1" </dev/null &
+    sending=$!
+    wait "$sending" || status=$?
+    sending=''
+    return "$status"
+}
 
 chat() {
     local line=hello
@@ -113,10 +120,10 @@ main() {
     packaging/needs.sh
     choose_model
     [ "${NOCLAW_API_KEY_FILE:-}" != "$key" ] || trap 'rm -f "$key"' EXIT
-    by_sudo && hand_over as_sudo_user packaging/run.sh
+    by_sudo && hand_over become_sudo_user packaging/run.sh
     build_release
     build_launcher
-    [ "$EUID" != 0 ] || hand_over tests/ground.sh packaging/run.sh --inside
+    [ "$EUID" != 0 ] || hand_over become_ground_user packaging/run.sh --inside
     answer
 }
 

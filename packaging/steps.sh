@@ -31,7 +31,12 @@ build_launcher() {
 
 by_sudo() { [ "$EUID" = 0 ] && [ "${SUDO_USER:-root}" != root ]; }
 
-as_sudo_user() { # CMD…
+# These two replace the shell.
+become_ground_user() { # CMD…
+    exec tests/ground.sh "$@"
+}
+
+become_sudo_user() { # CMD…
     local id home environment
     id=$(id -u "$SUDO_USER")
     home=$(getent passwd "$id" | cut -d: -f6)
@@ -40,7 +45,7 @@ as_sudo_user() { # CMD…
         environment+=(XDG_RUNTIME_DIR="/run/user/$id")
         environment+=(DBUS_SESSION_BUS_ADDRESS="unix:path=/run/user/$id/bus")
     fi
-    setpriv --reuid "$id" --regid "$(id -g "$SUDO_USER")" --init-groups \
+    exec setpriv --reuid "$id" --regid "$(id -g "$SUDO_USER")" --init-groups \
         env -u SUDO_USER -u SUDO_UID -u SUDO_GID -u SUDO_COMMAND "${environment[@]}" "$@"
 }
 

@@ -29,10 +29,7 @@ main() {
         return
     fi
     packaging/needs.sh
-    if by_sudo; then
-        as_sudo_user packaging/test.sh "$@"
-        return
-    fi
+    by_sudo && become_sudo_user packaging/test.sh "$@"
     cargo build --bin noclaw
     build_launcher
     if [ "$EUID" = 0 ]; then
