@@ -96,6 +96,15 @@ become() { # NAME=VALUE… CMD…
         XDG_RUNTIME_DIR="$runtime" "$@"
 }
 
+# What outlives CMD holds nothing that the caller had open: no pipe that somebody waits for, no file.
+close_others() { # FD…: but these, and the standard ones
+    local fd
+    for fd in /proc/self/fd/*; do
+        fd=${fd##*/}
+        case " 0 1 2 255 $* " in *" $fd "*) ;; *) eval "exec $fd>&-" ;; esac
+    done
+}
+
 enable_controllers() { # CGROUP: those that the machine has left for cgroup2
     local name
     for name in memory pids cpu; do
@@ -121,8 +130,10 @@ furnish() { # HOST
     umount -R /sys/fs/cgroup
     mount -t cgroup2 cgroup2 /sys/fs/cgroup
     mount --rbind / "$1"
-    # Shared, so that a checkout that is exposed later shows up in Podman's own namespaces, too.
+    # Shared, so that a checkout that is exposed later shows up in Podman's own namespaces, too; but
+    # what covers a folder there must not cover it in the view of the machine's tree.
     mount --make-rshared /
+    mount --make-rslave "$1"
 }
 
 make_namespace() {
@@ -199,7 +210,8 @@ start_service() {
     rm -f "$socket"
     # From a subshell that ends: it shall not be a child of what this process becomes.
     pid=$(
-        become setsid podman system service --time=0 "unix://$socket" </dev/null >>"$log" 2>&1 &
+        { close_others && become setsid podman system service --time=0 "unix://$socket"; } \
+            </dev/null >>"$log" 2>&1 &
         echo $!
     )
     for ((try = 0; try < 200; try++)); do
@@ -273,12 +285,8 @@ start_keeper() {
 }
 
 keep() { # PID
-    local fd
     trap leave EXIT
-    for fd in /proc/self/fd/*; do # nobody shall wait for us on a pipe that we inherited
-        fd=${fd##*/}
-        case $fd in 0 | 1 | 2 | 8 | 255) ;; *) eval "exec $fd>&-" ;; esac
-    done
+    close_others 8
     exec 9>"$state/lock"
     tail --pid="$1" --sleep-interval=0.1 -f /dev/null 8>&- 9>&-
     sleep 0.5 # cargo runs one test program after the other: let the next one find the ground
