@@ -1,6 +1,6 @@
 # The one entry point, for people and for CI. Each target says below what it does.
 .DEFAULT_GOAL := help
-.PHONY: help run test check ground build install install-cell clean
+.PHONY: help run test check bench ground build install install-cell clean
 
 PREFIX ?= /usr/local
 TRIPLE := $(shell uname -m)-unknown-linux-gnu
@@ -27,6 +27,9 @@ test: ## all tests that need no virtual machine, on real cells: [ARGS="--test st
 
 check: ## format, lints, documentation, tidiness, dependencies
 	@packaging/check.sh
+
+bench: ## figures: a cold message against one by hand, accepts per fsync, memory, sizes
+	@packaging/bench.sh
 
 ground: ## a command in the test ground, for root: ARGS="podman ps -a"
 	@tests/ground.sh $(ARGS)

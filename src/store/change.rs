@@ -54,8 +54,7 @@ impl Store {
         self.change(run, What::ContainerMade { container_id }).await
     }
 
-    /// Keeps what its cell measured (as JSON). If that `held`, the agent begins: the run is
-    /// running.
+    /// Keeps what its cell measured (as JSON). If that `held`, the agent begins: the run is running.
     ///
     /// # Errors
     /// See above.
