@@ -11,6 +11,7 @@ use tokio::time::Instant;
 use super::{Assistant, now};
 use crate::cell::Cell;
 use crate::core::ids::RunId;
+use crate::core::limits::{BUDGET_NOTICE_PERCENT, PREFLIGHTS_KEPT_DAYS};
 use crate::core::problem::chain;
 use crate::core::run::Outcome;
 use crate::gateway::RunGateway;
@@ -68,20 +69,32 @@ impl Assistant {
     /// Writes the outcome, what it cost and the conversation's head in one transaction, and tells
     /// those who wait.
     pub(super) async fn finish(&self, run: &Claimed, outcome: Outcome, model: &RunGateway) {
-        let head = run.head.clone().filter(|_| outcome.reply().is_none());
-        let kept = head.unwrap_or_else(|| run.run.to_string());
-        let found = self.tidy(run, Some(&kept)).unwrap_or_else(|error| {
-            tracing::error!(run = %run.run, error = chain(&error), "cannot tidy");
-            false
-        });
+        let own = run.run.to_string();
+        let new_head = outcome.reply().is_some() && self.has_transcript(run, &own);
         let meter = model.meter();
         let spending = Spending { usage: meter.usage(), cost_microusd: meter.spent() };
-        let new_head = outcome.reply().and(found.then_some(kept));
+        self.notice_budget(run, meter.spent());
         let (state, error) = (outcome.state(), outcome.error());
-        let ending = Ending { outcome, spending, new_head };
+        let ending = Ending { outcome, spending, new_head: new_head.then_some(own) };
         self.insist("the outcome", || self.store.finish(run.run, ending.clone(), now())).await;
         tracing::info!(run = %run.run, %state, error, "ended");
         self.ended.send_replace(());
+    }
+
+    /// Says so when a day's budget comes to its end.
+    fn notice_budget(&self, run: &Claimed, spent: u64) {
+        let limits = &self.settings.limits;
+        let days = [
+            (run.spent_today_user, limits.budget_per_user_day, "this user's"),
+            (run.spent_today_all, limits.budget_per_day, "everybody's"),
+        ];
+        for (before, most, whose) in days {
+            let notice = most / 100 * BUDGET_NOTICE_PERCENT;
+            if before < notice && before + spent >= notice {
+                tracing::warn!(user = %run.user, "{BUDGET_NOTICE_PERCENT} % of {whose} budget of \
+                    today is spent");
+            }
+        }
     }
 
     /// Removes the container, and does not return before it was seen gone.
@@ -93,19 +106,37 @@ impl Assistant {
         }
     }
 
-    /// Writes that the container was seen gone: the run is in its final state.
+    /// Writes that the container was seen gone: the run is in its final state. Nobody writes to the
+    /// transcripts any more, so what is not needed is removed now.
     pub(super) async fn gone(&self, run: &Claimed) {
+        let head = self.store.run(run.run).await.ok().flatten().filter(|r| r.reply.is_some());
+        let head = head.map(|record| record.run.to_string()).or_else(|| run.head.clone());
+        if let Err(error) = self.tidy(run, head.as_deref()) {
+            tracing::error!(run = %run.run, error = chain(&error), "cannot tidy");
+        }
         self.insist("a container's absence", || self.store.gone(run.run, now())).await;
     }
 
     /// Removes from a conversation's transcripts all but one session's, and says whether that is
     /// there. What is not a transcript could act in the next run.
     pub(super) fn tidy(&self, run: &Claimed, session: Option<&str>) -> Result<bool, TreeError> {
-        let path = self.state.transcripts_path(&run.user, run.conversation_id);
-        let tree = Tree::open(&path)?;
+        let tree = Tree::open(&self.state.transcripts_path(&run.user, run.conversation_id))?;
         match session {
-            Some(session) => tree.keep_only(Some(&[PROJECT, &format!("{session}.jsonl")])),
-            None => tree.keep_only(None),
+            Some(session) => tree.keep_only(&[PROJECT, &file(session)]),
+            None => tree.keep_only(&[]),
+        }
+    }
+
+    fn has_transcript(&self, run: &Claimed, session: &str) -> bool {
+        let tree = Tree::open(&self.state.transcripts_path(&run.user, run.conversation_id));
+        tree.is_ok_and(|tree| tree.has_file(&format!("{PROJECT}/{}", file(session))))
+    }
+
+    /// Forgets what is not kept for ever.
+    pub async fn forget(&self) {
+        let before = now() - PREFLIGHTS_KEPT_DAYS * 24 * 60 * 60 * 1000;
+        if let Err(error) = self.store.forget_preflights(before).await {
+            tracing::error!(error = chain(&error), "cannot forget old preflights");
         }
     }
 
@@ -122,4 +153,8 @@ impl Assistant {
             tokio::time::sleep(AGAIN).await;
         }
     }
+}
+
+fn file(session: &str) -> String {
+    format!("{session}.jsonl")
 }

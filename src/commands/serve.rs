@@ -164,6 +164,7 @@ async fn serve(args: Args) -> Ended {
                 () = assistant.stop.cancelled() => return,
                 () = assistant.recover() => {}
             }
+            assistant.forget().await;
             assistant.work().await;
         }
     });

@@ -94,6 +94,10 @@ pub const CONNECTIONS: usize = 256;
 pub const WAIT_MOST: Duration = Duration::from_secs(600);
 /// Messages that one run may answer together.
 pub const MESSAGES_PER_RUN: usize = 20;
+/// The part of a day's budget at which the owner is told.
+pub const BUDGET_NOTICE_PERCENT: u64 = 80;
+/// Days after which a run's preflight is forgotten; its messages and reply are kept for ever.
+pub const PREFLIGHTS_KEPT_DAYS: i64 = 30;
 /// How often a run is begun before it is given up.
 pub const ATTEMPTS: u32 = 3;
 /// Instructions (the owner's for all, the owner's for a user, the agent's notes), each.

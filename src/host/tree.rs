@@ -4,6 +4,7 @@
 //! A path that was checked and then used by name could be swapped for a link in between; a handle
 //! cannot. What is no regular file, or too large, is not read; a FIFO does not block.
 
+use std::ffi::{CStr, CString};
 use std::fs::File;
 use std::io::Read;
 use std::os::fd::{AsFd, OwnedFd};
@@ -12,11 +13,12 @@ use std::path::{Path, PathBuf};
 
 use nix::dir::{Dir, Type};
 use nix::errno::Errno;
-use nix::fcntl::{AT_FDCWD, OFlag, OpenHow, ResolveFlag, openat2};
+use nix::fcntl::{AT_FDCWD, AtFlags, OFlag, OpenHow, ResolveFlag, openat, openat2, renameat};
+use nix::sys::stat::{FchmodatFlags, Mode, SFlag, fchmodat, fstatat};
 use nix::unistd::{UnlinkatFlags, unlinkat};
 
-/// How deep a tree is removed; the agent could make any depth.
-const DEPTH: usize = 64;
+/// How many directories are open at the same time; the agent can make any depth.
+const DEPTH: usize = 32;
 
 /// What can go wrong in a tree.
 #[derive(Debug, thiserror::Error)]
@@ -105,14 +107,28 @@ impl Tree {
         read().map(Some).map_err(|source| fail("read", &path, source))
     }
 
+    /// Whether `path` is a regular file, with no link on the way.
+    pub fn has_file(&self, path: &str) -> bool {
+        let found =
+            beneath(&self.handle, path, OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC);
+        found.is_ok_and(|file| File::from(file).metadata().is_ok_and(|meta| meta.is_file()))
+    }
+
     /// Removes everything but the regular file `keep`, a path of directories and a file's name.
-    /// Returns whether that file is there.
+    /// Returns whether that file is there. Nothing may write to the tree meanwhile.
     ///
     /// # Errors
     /// When something cannot be removed.
-    pub fn keep_only(&self, keep: Option<&[&str]>) -> Result<bool, TreeError> {
-        prune(&self.handle, keep.unwrap_or_default(), DEPTH)
-            .map_err(|errno| fail("tidy", &self.path, errno.into()))
+    pub fn keep_only(&self, keep: &[&str]) -> Result<bool, TreeError> {
+        let mut pruner = Pruner { top: &self.handle, moved: 0 };
+        loop {
+            let before = pruner.moved;
+            let kept = pruner.prune(&self.handle, keep, DEPTH);
+            let kept = kept.map_err(|errno| fail("tidy", &self.path, errno.into()))?;
+            if pruner.moved == before {
+                return Ok(kept);
+            }
+        }
     }
 }
 
@@ -123,44 +139,74 @@ fn beneath(directory: impl AsFd, name: &str, flags: OFlag) -> Result<OwnedFd, Er
     openat2(directory, name, OpenHow::new().flags(flags).resolve(resolve))
 }
 
-fn prune(directory: &OwnedFd, keep: &[&str], depth: usize) -> Result<bool, Errno> {
-    if depth == 0 {
-        return Err(Errno::ELOOP);
-    }
-    let open = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW;
-    let mut kept = false;
-    let mut listing = Dir::from_fd(beneath(directory, ".", open)?)?;
-    let names: Vec<_> =
-        listing.iter().map(|e| e.map(|e| (e.file_name().to_owned(), e.file_type()))).collect();
-    for entry in names {
-        let (name, kind) = entry?;
-        let Ok(text) = name.to_str() else {
-            unlinkat(directory, name.as_c_str(), UnlinkatFlags::NoRemoveDir)?;
-            continue;
-        };
-        if text == "." || text == ".." {
-            continue;
-        }
-        let wanted = keep.first() == Some(&text);
-        match (kind, keep) {
-            (Some(Type::File), [_]) if wanted => kept = true,
-            (Some(Type::Directory), [_, rest @ ..]) => {
-                let inner = beneath(directory, text, open)?;
-                let rest = if wanted && !rest.is_empty() { rest } else { &[] };
-                if prune(&inner, rest, depth - 1)? {
-                    kept = true;
-                } else {
-                    unlinkat(directory, name.as_c_str(), UnlinkatFlags::RemoveDir)?;
+/// Removes trees of any depth with few open handles: what is too deep is moved to the top first.
+struct Pruner<'a> {
+    top: &'a OwnedFd,
+    moved: u32,
+}
+
+impl Pruner<'_> {
+    fn prune(&mut self, directory: &OwnedFd, keep: &[&str], depth: usize) -> Result<bool, Errno> {
+        let mut kept = false;
+        for (name, is_directory) in list(directory)? {
+            let wanted = keep.first().is_some_and(|keep| keep.as_bytes() == name.to_bytes());
+            match (is_directory, keep) {
+                (false, [_]) if wanted && is_regular(directory, &name)? => kept = true,
+                (false, _) => unlinkat(directory, name.as_c_str(), UnlinkatFlags::NoRemoveDir)?,
+                (true, _) if depth == 0 => {
+                    let aside = format!("{}-{}", std::process::id(), self.moved);
+                    renameat(directory, name.as_c_str(), self.top, aside.as_str())?;
+                    self.moved += 1;
+                }
+                (true, _) => {
+                    let inner = enter(directory, &name)?;
+                    let rest = if wanted { keep.get(1..).unwrap_or_default() } else { &[] };
+                    if self.prune(&inner, rest, depth - 1)? {
+                        kept = true;
+                    } else if list(&inner)?.is_empty() {
+                        unlinkat(directory, name.as_c_str(), UnlinkatFlags::RemoveDir)?;
+                    }
                 }
             }
-            (Some(Type::Directory), []) => {
-                prune(&beneath(directory, text, open)?, &[], depth - 1)?;
-                unlinkat(directory, name.as_c_str(), UnlinkatFlags::RemoveDir)?;
-            }
-            _ => unlinkat(directory, name.as_c_str(), UnlinkatFlags::NoRemoveDir)?,
+        }
+        Ok(kept)
+    }
+}
+
+/// The names in a directory, and which of them are directories.
+fn list(directory: &OwnedFd) -> Result<Vec<(CString, bool)>, Errno> {
+    let open = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+    let mut listing = Dir::from_fd(beneath(directory, ".", open)?)?;
+    let mut names = Vec::new();
+    for entry in listing.iter() {
+        let entry = entry?;
+        let name = entry.file_name();
+        if name != c"." && name != c".." {
+            let kind = match entry.file_type() {
+                Some(kind) => kind == Type::Directory,
+                // Some file systems do not tell.
+                None => mode(directory, name)? == SFlag::S_IFDIR,
+            };
+            names.push((name.to_owned(), kind));
         }
     }
-    Ok(kept)
+    Ok(names)
+}
+
+fn mode(directory: &OwnedFd, name: &CStr) -> Result<SFlag, Errno> {
+    let stat = fstatat(directory, name, AtFlags::AT_SYMLINK_NOFOLLOW)?;
+    Ok(SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT)
+}
+
+fn is_regular(directory: &OwnedFd, name: &CStr) -> Result<bool, Errno> {
+    Ok(mode(directory, name)? == SFlag::S_IFREG)
+}
+
+/// Opens a directory, also one that the agent has closed to its owner.
+fn enter(directory: &OwnedFd, name: &CStr) -> Result<OwnedFd, Errno> {
+    let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW;
+    fchmodat(directory, name, Mode::S_IRWXU, FchmodatFlags::FollowSymlink)?;
+    openat(directory, name, flags, Mode::empty())
 }
 
 fn fail(action: &'static str, path: &Path, source: std::io::Error) -> TreeError {
@@ -171,7 +217,7 @@ fn fail(action: &'static str, path: &Path, source: std::io::Error) -> TreeError 
 mod tests {
     use super::*;
     use std::fs;
-    use std::os::unix::fs::symlink;
+    use std::os::unix::fs::{PermissionsExt, symlink};
 
     type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
 
@@ -208,14 +254,14 @@ mod tests {
         symlink(outside.path(), path.join("way-out"))?;
         symlink(outside.path(), path.join("-workspace/way-out"))?;
         let tree = Tree::open(path)?;
-        assert!(tree.keep_only(Some(&["-workspace", "a.jsonl"]))?);
+        assert!(tree.keep_only(&["-workspace", "a.jsonl"])?);
         let left: Vec<_> = fs::read_dir(path)?
             .chain(fs::read_dir(path.join("-workspace"))?)
             .map(|e| e.map(|e| e.file_name().into_string()))
             .collect::<std::io::Result<_>>()?;
         assert_eq!(left, [Ok("-workspace".into()), Ok("a.jsonl".into())]);
         assert!(outside.path().join("precious").exists());
-        assert!(!tree.keep_only(Some(&["-workspace", "gone.jsonl"]))?);
+        assert!(!tree.keep_only(&["-workspace", "gone.jsonl"])?);
         assert_eq!(fs::read_dir(path)?.count(), 0);
         Ok(())
     }
@@ -225,7 +271,23 @@ mod tests {
         let directory = tempfile::tempdir()?;
         fs::create_dir(directory.path().join("w"))?;
         symlink("/etc/passwd", directory.path().join("w/a"))?;
-        assert!(!Tree::open(directory.path())?.keep_only(Some(&["w", "a"]))?);
+        assert!(!Tree::open(directory.path())?.keep_only(&["w", "a"])?);
+        assert_eq!(fs::read_dir(directory.path())?.count(), 0);
+        Ok(())
+    }
+
+    #[test]
+    fn trees_of_any_depth_and_mode_are_removed() -> Result<()> {
+        let directory = tempfile::tempdir()?;
+        let mut handle = OwnedFd::from(File::open(directory.path())?);
+        for _ in 0..5000 {
+            nix::sys::stat::mkdirat(&handle, "d", Mode::S_IRWXU)?;
+            let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY;
+            handle = openat(&handle, "d", flags, Mode::empty())?;
+        }
+        fs::create_dir_all(directory.path().join("closed/inner"))?;
+        fs::set_permissions(directory.path().join("closed"), fs::Permissions::from_mode(0))?;
+        Tree::open(directory.path())?.keep_only(&[])?;
         assert_eq!(fs::read_dir(directory.path())?.count(), 0);
         Ok(())
     }

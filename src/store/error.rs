@@ -132,6 +132,12 @@ pub enum Error {
         /// What SQLite said.
         source: Cause,
     },
+    /// What is not kept for ever could not be forgotten.
+    #[error("old preflights cannot be forgotten")]
+    Forget {
+        /// What SQLite said.
+        source: Cause,
+    },
     /// Rows could not be read.
     #[error("{what} cannot be read")]
     Read {

@@ -16,6 +16,7 @@ pub mod change;
 pub mod claim;
 mod entities;
 pub mod error;
+mod forget;
 mod migrations;
 mod open;
 pub mod read;

@@ -7,6 +7,24 @@ use crate::core::money::Usage;
 use crate::core::run::RunState;
 
 #[tokio::test]
+async fn old_preflights_are_forgotten_and_nothing_else() -> Checked {
+    let home = Home::new().await?;
+    for (n, conversation) in [(1, "old"), (2, "young")] {
+        home.say(n, "ann", conversation, "hello").await?;
+        home.store.claim(CELLS, NOW).await?.ok_or("nothing to claim")?;
+        home.store.measured(id(n), "{}", true).await?;
+        home.store.finish(id(n), answered("hi", "head"), NOW + i64::try_from(n)?).await?;
+        home.store.gone(id(n), NOW + 9).await?;
+    }
+    assert_eq!(home.store.forget_preflights(NOW + 2).await?, 1);
+    let old = home.store.run(id(1)).await?.ok_or("no run")?;
+    assert_eq!((old.preflight, old.reply.as_deref()), (None, Some("hi")));
+    let young = home.store.run(id(2)).await?.ok_or("no run")?;
+    assert_eq!(young.preflight.as_deref(), Some("{}"));
+    Ok(())
+}
+
+#[tokio::test]
 async fn a_run_is_remembered_from_door_to_door() -> Checked {
     let home = Home::new().await?;
     let mut message = new(1, "ann", "main", "hello")?;
