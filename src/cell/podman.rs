@@ -1,7 +1,7 @@
 //! The four requests to Podman that podman-api 0.11 cannot make, over hyper 1 on its socket.
 //!
-//! podman-api drops `no_new_privileges` (its JSON key is misspelt), has no way to send `volatile`,
-//! asks for an inspect with sizes before each attach (300 ms), and its wait loses the exit status.
+//! podman-api drops `no_new_privileges` (its JSON key is misspelt), asks for an inspect with sizes
+//! before each attach (300 ms), and its wait loses the exit status.
 //! `podman_api_still_needs_the_detour` fails when that has changed. The rest is `engine.rs`.
 
 use std::path::{Path, PathBuf};

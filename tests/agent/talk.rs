@@ -5,10 +5,11 @@
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::{Bytes, BytesMut};
-use http_body_util::BodyExt;
+use http_body_util::{BodyExt, Collected, Full};
+use hyper::Request;
 use hyper::body::Incoming;
 use noclaw::cell::door::{Door, Model};
 use noclaw::cell::start::{Session, StartLine};
@@ -31,12 +32,18 @@ use crate::support::{PATIENCE, Result, ground, podman};
 /// Any model with a price will do.
 pub const MODEL: &str = "claude-sonnet-4-5";
 
+/// A run that has not been.
+pub fn new_run() -> RunId {
+    RunId::new(Uuid::now_v7())
+}
+
 /// What outlives a cell.
 pub struct Place {
     directory: tempfile::TempDir,
     instance: InstanceId,
     cells: Cells,
     gateway: Gateway,
+    asked: Arc<Mutex<Vec<Bytes>>>,
 }
 
 impl Place {
@@ -53,11 +60,17 @@ impl Place {
             instance: Uuid::new_v4().to_string().parse()?,
             cells: Cells::at(Path::new(&ground("NOCLAW_PODMAN")?)),
             gateway: Gateway::new(upstream, Some(ApiKey::for_demo()), Prices::shipped()?),
+            asked: Arc::default(),
         })
     }
 
     pub fn path(&self, name: &str) -> PathBuf {
         self.directory.path().join(name)
+    }
+
+    /// A session's transcript.
+    pub fn transcript(&self, session: RunId) -> PathBuf {
+        self.path("transcripts/-workspace").join(format!("{session}.jsonl"))
     }
 
     pub const fn cells(&self) -> &Cells {
@@ -108,13 +121,27 @@ impl Place {
         })
     }
 
+    /// The demo model behind a run's gateway; it keeps what it is asked.
     fn model(&self) -> Model {
         let meter = Meter::new(u64::MAX / 2);
         let run = self.gateway.for_run(meter, RunLimits::default(), Hooks::default());
+        let asked = Arc::clone(&self.asked);
         Arc::new(move |request| {
-            let run = run.clone();
-            Box::pin(async move { run.handle(request).await.map(BodyExt::boxed) })
+            let (run, asked) = (run.clone(), Arc::clone(&asked));
+            Box::pin(async move {
+                let (head, body) = request.into_parts();
+                let body = body.collect().await.map(Collected::to_bytes).unwrap_or_default();
+                asked.lock().unwrap_or_else(PoisonError::into_inner).push(body.clone());
+                let request = Request::from_parts(head, Full::new(body));
+                run.handle(request).await.map(BodyExt::boxed)
+            })
         })
+    }
+
+    /// What the model was asked so far.
+    pub fn asked(&self) -> Result<Vec<Value>> {
+        let asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
+        asked.iter().map(|body| Ok(serde_json::from_slice(body)?)).collect()
     }
 
     /// Makes a cell for this job and lets the agent start in it.
@@ -133,10 +160,15 @@ impl Place {
         Ok((OpenCell { door, cell }, up, down))
     }
 
-    /// The ids of this place's containers.
+    /// What this place's containers are found by.
+    pub fn label(&self) -> (&str, &str) {
+        (cell::LABEL_INSTANCE, self.instance.as_str())
+    }
+
     fn containers(&self) -> Result<String> {
-        let label = format!("label={}={}", cell::LABEL_INSTANCE, self.instance.as_str());
-        podman(&["ps", "--all", "--quiet", "--no-trunc", "--filter", &label])
+        let (label, instance) = self.label();
+        let filter = format!("label={label}={instance}");
+        podman(&["ps", "--all", "--quiet", "--no-trunc", "--filter", &filter])
     }
 }
 
@@ -159,10 +191,15 @@ impl OpenCell {
     /// Waits for the agent's exit, removes the cell and sees it gone.
     pub async fn end(mut self) -> Result<Exit> {
         let exit = within("the agent's exit", self.door.exit()).await??;
+        self.remove().await?;
+        Ok(exit)
+    }
+
+    /// Closes the door, removes the cell, whatever goes on in it, and sees it gone.
+    pub async fn remove(self) -> Result {
         drop(self.door);
         self.cell.end().await?;
-        count()?;
-        Ok(exit)
+        count()
     }
 }
 
@@ -236,6 +273,11 @@ impl Lines {
         }
         Ok(heard)
     }
+}
+
+/// Whether a line ends a turn.
+pub fn is_result(line: &Value) -> bool {
+    line["type"] == "result"
 }
 
 /// Waits for an event, but not for ever.
