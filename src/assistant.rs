@@ -1,8 +1,8 @@
 //! The story: a message is accepted, its run is claimed in turn, a cell is made, the agent answers,
 //! the outcome is written, the cell is gone. Everything else in NoClaw serves this page.
 //!
-//! What can go wrong on the way is a [`Trouble`], and each trouble has an [`Outcome`]; so a run
-//! that was claimed always ends in [`Assistant::finish`], and its container always in `Cell::end`.
+//! What can go wrong on the way is a [`Trouble`], and each has an [`Outcome`]: a run that was
+//! claimed always ends in [`Assistant::finish`], and its container always in `Cell::end`.
 
 mod after;
 mod prepare;
@@ -11,7 +11,6 @@ mod trouble;
 
 use std::sync::Arc;
 
-use jiff::Timestamp;
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
@@ -31,6 +30,7 @@ use crate::core::message::Message;
 use crate::core::problem::chain;
 use crate::core::run::Outcome;
 use crate::gateway::{Gateway, RunGateway};
+use crate::host::machine::now;
 use crate::host::state::State;
 use crate::store::Store;
 use crate::store::accept::{Accepted, NewMessage};
@@ -104,15 +104,16 @@ impl Assistant {
     async fn answer(self: Arc<Self>, run: Claimed) {
         tracing::info!(run = %run.run, user = %run.user, attempt = run.attempts, "claimed");
         let model = self.model(&run);
-        match self.make(&run).await {
+        let head = match self.make(&run).await {
             Ok((prepared, cell)) => {
                 let outcome = self.within_time(&run, &prepared, &cell, &model).await;
-                self.finish(&run, outcome, &model).await;
+                let head = self.finish(&run, outcome, &model).await;
                 self.end(&cell).await;
+                head
             }
             Err(trouble) => self.finish(&run, trouble.into(), &model).await,
-        }
-        self.gone(&run).await;
+        };
+        self.gone(&run, head.as_deref()).await;
         self.wake.notify_one();
     }
 
@@ -123,7 +124,7 @@ impl Assistant {
         Ok((prepared, cell))
     }
 
-    /// The conversation with the agent, bounded by the run's time. Then the door is closed.
+    /// The conversation, bounded by the run's time.
     async fn within_time(
         &self,
         run: &Claimed,
@@ -145,6 +146,7 @@ impl Assistant {
     }
 
     /// Opens the door, has the preflight judged, and speaks with the agent until its turn ends.
+    /// Whatever happens, the door closes when this returns or is dropped.
     async fn converse(
         &self,
         run: &Claimed,
@@ -191,9 +193,4 @@ impl Assistant {
             }
         }
     }
-}
-
-/// Now, in milliseconds since the epoch.
-pub fn now() -> i64 {
-    Timestamp::now().as_millisecond()
 }

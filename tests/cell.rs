@@ -222,12 +222,12 @@ fn owner(house: &House) -> Result<String> {
 fn the_key_is_nowhere_in_the_cell() -> Result {
     const KEY: &str = "canary-5f1d7c0a9b";
     let recorder = Recorder::start(|number, request| match number {
-        // Written in two halves, so that the search does not find itself.
+        // A pattern that does not match itself: the search shall not find its own words.
         0 => Say::Tool(
             "Bash",
-            json!({"command": "k=canary-5f1d; k=${k}7c0a9b; \
+            json!({"command": "k=canary-5f1[d]7c0a9b; \
             cat /proc/[0-9]*/environ /proc/[0-9]*/cmdline 2>/dev/null | /usr/bin/grep -c $k; \
-            /usr/bin/grep -rslF $k / --exclude-dir=proc --exclude-dir=sys; hostname; echo searched"}),
+            /usr/bin/grep -rsl $k / --exclude-dir=proc --exclude-dir=sys; hostname; echo searched"}),
         ),
         _ => Say::Text(request.results().join("\n")),
     })?;

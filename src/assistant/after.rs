@@ -8,13 +8,14 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::{Assistant, now};
+use super::Assistant;
 use crate::cell::Cell;
 use crate::core::ids::RunId;
 use crate::core::limits::{BUDGET_NOTICE_PERCENT, PREFLIGHTS_KEPT_DAYS};
 use crate::core::problem::chain;
 use crate::core::run::Outcome;
 use crate::gateway::RunGateway;
+use crate::host::machine::now;
 use crate::host::tree::{Tree, TreeError};
 use crate::store::change::{Ending, Spending};
 use crate::store::claim::Claimed;
@@ -68,17 +69,24 @@ impl Assistant {
 
     /// Writes the outcome, what it cost and the conversation's head in one transaction, and tells
     /// those who wait.
-    pub(super) async fn finish(&self, run: &Claimed, outcome: Outcome, model: &RunGateway) {
-        let own = run.run.to_string();
-        let new_head = outcome.reply().is_some() && self.has_transcript(run, &own);
+    ///
+    /// Returns the session that the conversation goes on from: this run's own after an answer.
+    pub(super) async fn finish(
+        &self,
+        run: &Claimed,
+        outcome: Outcome,
+        model: &RunGateway,
+    ) -> Option<String> {
+        let own = outcome.reply().map(|_| run.run.to_string());
         let meter = model.meter();
         let spending = Spending { usage: meter.usage(), cost_microusd: meter.spent() };
         self.notice_budget(run, meter.spent());
         let (state, error) = (outcome.state(), outcome.error());
-        let ending = Ending { outcome, spending, new_head: new_head.then_some(own) };
+        let ending = Ending { outcome, spending, new_head: own.clone() };
         self.insist("the outcome", || self.store.finish(run.run, ending.clone(), now())).await;
         tracing::info!(run = %run.run, %state, error, "ended");
         self.ended.send_replace(());
+        own.or_else(|| run.head.clone())
     }
 
     /// Says so when a day's budget comes to its end.
@@ -108,10 +116,8 @@ impl Assistant {
 
     /// Writes that the container was seen gone: the run is in its final state. Nobody writes to the
     /// transcripts any more, so what is not needed is removed now.
-    pub(super) async fn gone(&self, run: &Claimed) {
-        let head = self.store.run(run.run).await.ok().flatten().filter(|r| r.reply.is_some());
-        let head = head.map(|record| record.run.to_string()).or_else(|| run.head.clone());
-        if let Err(error) = self.tidy(run, head.as_deref()) {
+    pub(super) async fn gone(&self, run: &Claimed, head: Option<&str>) {
+        if let Err(error) = self.tidy(run, head) {
             tracing::error!(run = %run.run, error = chain(&error), "cannot tidy");
         }
         self.insist("a container's absence", || self.store.gone(run.run, now())).await;
@@ -122,14 +128,9 @@ impl Assistant {
     pub(super) fn tidy(&self, run: &Claimed, session: Option<&str>) -> Result<bool, TreeError> {
         let tree = Tree::open(&self.state.transcripts_path(&run.user, run.conversation_id))?;
         match session {
-            Some(session) => tree.keep_only(&[PROJECT, &file(session)]),
+            Some(session) => tree.keep_only(&[PROJECT, &format!("{session}.jsonl")]),
             None => tree.keep_only(&[]),
         }
-    }
-
-    fn has_transcript(&self, run: &Claimed, session: &str) -> bool {
-        let tree = Tree::open(&self.state.transcripts_path(&run.user, run.conversation_id));
-        tree.is_ok_and(|tree| tree.has_file(&format!("{PROJECT}/{}", file(session))))
     }
 
     /// Forgets what is not kept for ever.
@@ -153,8 +154,4 @@ impl Assistant {
             tokio::time::sleep(AGAIN).await;
         }
     }
-}
-
-fn file(session: &str) -> String {
-    format!("{session}.jsonl")
 }

@@ -10,8 +10,8 @@ use noclaw_cell::job::Job;
 use noclaw_cell::preflight::Preflight;
 use serde_json::Value;
 
+use super::Assistant;
 use super::trouble::Trouble;
-use super::{Assistant, now};
 use crate::cell::door::Model;
 use crate::cell::start::{Session, StartLine};
 use crate::cell::{TRANSCRIPTS, WORKSPACE};
@@ -22,6 +22,7 @@ use crate::core::money::{Meter, Prices};
 use crate::core::plan::{CellPlan, Controller, PlannedMount};
 use crate::core::problem::chain;
 use crate::gateway::{Hooks, RunGateway, RunLimits};
+use crate::host::machine::now;
 use crate::host::tree::{self, Identity, Tree};
 use crate::store::accept::QueueLimits;
 use crate::store::claim::{ActiveLimits, Claimed};

@@ -8,9 +8,9 @@ use uuid::Uuid;
 
 use super::who::Speaker;
 use super::{Routes, fault, owner_only, who};
-use crate::assistant::now;
 use crate::core::ids::UserName;
 use crate::core::problem::{Problem, ProblemKind};
+use crate::host::machine::now;
 use crate::http::body;
 use crate::http::reply::{self, Body};
 use crate::store::tokens::NewToken;

@@ -10,9 +10,9 @@ use hyper::header::AUTHORIZATION;
 use sha2::{Digest, Sha256};
 
 use super::{Routes, fault};
-use crate::assistant::now;
 use crate::core::ids::UserName;
 use crate::core::problem::{Problem, ProblemKind};
+use crate::host::machine::now;
 use crate::store::tokens::TokenHash;
 
 /// Where a connection comes from.

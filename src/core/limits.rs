@@ -8,7 +8,7 @@ pub const KIB: usize = 1024;
 /// Bytes in a mebibyte.
 pub const MIB: usize = 1024 * KIB;
 
-/// What the owner may turn: defaults below, flags in `commands/serve.rs`.
+/// What the owner may turn: defaults below, flags in `commands/serve/limits.rs`.
 #[derive(Debug, Clone)]
 pub struct Limits {
     /// A message's run: long enough for real work, short enough that a stuck one is noticed.

@@ -74,9 +74,8 @@ impl Text {
 }
 
 impl Message {
-    /// Checks a body. `speaker` is who the door says is speaking, if it says so for certain;
-    /// `default` is used when neither it nor the body names a user; `allows` knows the allowed
-    /// models.
+    /// Checks a body. `default` is whose it is when the body names nobody; `allows` knows the
+    /// allowed models.
     ///
     /// # Errors
     /// The first field that is wrong.

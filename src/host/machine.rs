@@ -1,6 +1,11 @@
-//! What this machine is and who uses it.
+//! What this machine is, who uses it, and what time it is there.
 
 use crate::core::ids::{InvalidId, UserName};
+
+/// Now, in milliseconds since the epoch.
+pub fn now() -> i64 {
+    jiff::Timestamp::now().as_millisecond()
+}
 
 /// Cores that this process may use.
 pub fn cores() -> usize {

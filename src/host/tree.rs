@@ -107,13 +107,6 @@ impl Tree {
         read().map(Some).map_err(|source| fail("read", &path, source))
     }
 
-    /// Whether `path` is a regular file, with no link on the way.
-    pub fn has_file(&self, path: &str) -> bool {
-        let found =
-            beneath(&self.handle, path, OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC);
-        found.is_ok_and(|file| File::from(file).metadata().is_ok_and(|meta| meta.is_file()))
-    }
-
     /// Removes everything but the regular file `keep`, a path of directories and a file's name.
     /// Returns whether that file is there. Nothing may write to the tree meanwhile.
     ///
@@ -286,7 +279,7 @@ mod tests {
             handle = openat(&handle, "d", flags, Mode::empty())?;
         }
         fs::create_dir_all(directory.path().join("closed/inner"))?;
-        fs::set_permissions(directory.path().join("closed"), fs::Permissions::from_mode(0))?;
+        fs::set_permissions(directory.path().join("closed"), fs::Permissions::from_mode(0o000))?;
         Tree::open(directory.path())?.keep_only(&[])?;
         assert_eq!(fs::read_dir(directory.path())?.count(), 0);
         Ok(())

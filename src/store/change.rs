@@ -4,7 +4,7 @@
 //! | verb | from | to |
 //! |---|---|---|
 //! | `container_made` | starting | |
-//! | `running` | starting | running |
+//! | `measured` | starting | running, if the measurements held |
 //! | `delivered`, `touched` | running | |
 //! | `spent` | starting, running, finishing | |
 //! | `finish` | starting, running | finishing |
@@ -54,7 +54,8 @@ impl Store {
         self.change(run, What::ContainerMade { container_id }).await
     }
 
-    /// Keeps what its cell measured (as JSON). If that `held`, the agent begins: the run is running.
+    /// Keeps what its cell measured (as JSON). If that `held`, the agent begins: the run is
+    /// running.
     ///
     /// # Errors
     /// See above.
