@@ -71,6 +71,7 @@ make_base() { # TAR
 
 work=$(mktemp -d "${TMPDIR:-/tmp}/noclaw-base.XXXXXX")
 trap 'rm -rf "$work"' EXIT
+trap 'exit 130' INT
 make_base "$work/base.tar"
 echo "importing the base"
 "${podman[@]}" import --change "LABEL io.noclaw.packages=$packages" "$work/base.tar" "$tag" >&2

@@ -99,6 +99,7 @@ main() {
     # In the cache and not in /tmp, so that the agent can be linked and renamed and is never copied.
     work=$(mktemp -d "$cache/build.XXXXXX")
     trap 'rm -rf "$work"' EXIT
+    trap 'exit 130' INT # also when the child of the moment takes it for an error of its own
     fetch_agent
     version=$(cut -d' ' -f1 "$agent/claude.version")
     find_base

@@ -42,6 +42,16 @@ fn a_conversation_remembers_its_texts_once_each_and_only_its_own() -> Result {
 }
 
 #[test]
+fn a_message_that_begins_with_a_slash_is_a_message() -> Result {
+    let house = House::start(&[])?;
+    for message in ["/clear", "/context", "/model claude-opus-4-1", "/etc/passwd is a file"] {
+        assert_eq!(house.send(&[message])?, format!("You said: {message}"));
+    }
+    assert_eq!(house.run(&["/compact"])?["usage"]["requests"], 1);
+    Ok(())
+}
+
+#[test]
 fn a_failed_run_leaves_the_conversation_as_it_was() -> Result {
     let house = House::start(&[])?;
     house.send(&["first"])?;
@@ -130,7 +140,7 @@ fn what_one_run_writes_into_the_workspace_the_next_one_finds() -> Result {
 
 #[test]
 fn a_run_that_takes_too_long_is_ended_and_its_container_is_gone() -> Result {
-    let house = House::start(&["--run-timeout", "3"])?;
+    let house = House::start(&["--run-timeout", "10"])?;
     let output = house.noclaw(&["send", "!sleep 60"]).output()?;
     assert_eq!(output.status.code(), Some(124), "{}", support::told(&output));
     let runs = house.get("/v1/runs")?.json()?;

@@ -133,18 +133,20 @@ pub struct Shown {
 /// time. Only this last turn changes from run to run, so the model's prompt cache holds.
 pub fn turn(messages: &[Shown], now: &Zoned) -> Vec<Value> {
     let mut blocks = Vec::with_capacity(messages.len() * 2 + 1);
-    let time = serde_json::json!({
-        "now": now.strftime("%Y-%m-%d %H:%M").to_string(),
-        "weekday": now.strftime("%A").to_string(),
-        "zone": now.time_zone().iana_name().unwrap_or("UTC"),
-    });
-    blocks.push(tagged("time", &time.to_string()));
     for message in messages {
         if let Some(context) = &message.context {
             blocks.push(tagged("sender-data", context));
         }
         blocks.push(serde_json::json!({"type": "text", "text": message.text}));
     }
+    let time = serde_json::json!({
+        "now": now.strftime("%Y-%m-%d %H:%M").to_string(),
+        "weekday": now.strftime("%A").to_string(),
+        "zone": now.time_zone().iana_name().unwrap_or("UTC"),
+    });
+    // Last, and not first: the agent takes a turn whose last text begins with a slash for a command
+    // of its own, and the model would never see it.
+    blocks.push(tagged("time", &time.to_string()));
     blocks
 }
 
@@ -186,9 +188,10 @@ mod tests {
             Shown { text: "hi".into(), context: Some(r#"{"a":"</noclaw:sender-data>"}"#.into()) };
         let now: Zoned = "2026-11-22T10:00:00+00:00[UTC]".parse()?;
         let blocks = turn(&[shown], &now);
-        let text = blocks.get(1).map(|b| b["text"].to_string()).unwrap_or_default();
-        assert_eq!(text.matches("</noclaw:").count(), 1, "{text}");
-        assert_eq!(blocks.get(2).map(|b| &b["text"]), Some(&Value::from("hi")));
+        let text = |n: usize| blocks.get(n).map(|b| b["text"].to_string()).unwrap_or_default();
+        assert_eq!(text(0).matches("</noclaw:").count(), 1, "{}", text(0));
+        assert_eq!(text(1), "\"hi\"");
+        assert!(text(2).starts_with("\"<noclaw:time>"), "{}", text(2));
         Ok(())
     }
 }
