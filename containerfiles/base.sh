@@ -41,8 +41,9 @@ own_sources() { # DIRECTORY SUITE: writes sources.list and debian.sources there
     find "$1" -name '*sources*' -size 0 -delete
 }
 
-# How this machine reaches its mirror: proxies and the like. Not kept in the base.
+# How this machine reaches its mirror: proxies and the like, and patience. Not kept in the base.
 own_apt_options() {
+    echo 'Acquire::Retries "3";'
     apt-config dump | grep -E '^Acquire::(https?::|Check-|ForceIP|Retries)[^ ]* ".+";$' || true
 }
 
