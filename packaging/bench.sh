@@ -8,10 +8,7 @@ export NOCLAW_TEST_LAUNCHER=$NOCLAW_LAUNCHER
 
 main() {
     packaging/needs.sh
-    if by_sudo; then
-        as_sudo_user packaging/bench.sh
-        return
-    fi
+    by_sudo && become_sudo_user packaging/bench.sh
     build_release
     build_launcher
     if [ "$EUID" = 0 ]; then

@@ -60,8 +60,8 @@ status_of() { # PATH
 start_service() {
     local try
     export NOCLAW_SOCKET=$run/noclaw.sock
-    # A socket's path is short by nature (108 bytes).
-    [ ${#NOCLAW_SOCKET} -lt 100 ] || NOCLAW_SOCKET=$(mktemp -d)/noclaw.sock
+    # A socket's path is short by nature (108 bytes); a checkout's may be long.
+    [ ${#NOCLAW_SOCKET} -lt 100 ] || NOCLAW_SOCKET=${XDG_RUNTIME_DIR:?}/noclaw-run.$$.sock
     setsid "$noclaw" serve --state "$run/state" --config "$run/config" --stop-time 3 \
         </dev/null >"$run/service.log" 2>&1 &
     service=$!
