@@ -16,7 +16,12 @@ key=$run/credentials/api-key # a copy, while root acts for a user who may not re
 
 choose_model() {
     if [ -n "${API_KEY_FILE:-}" ]; then
-        [ -r "$API_KEY_FILE" ] || fail 78 "the key file $API_KEY_FILE cannot be read" "is its path right, and may you read it?"
+        if [ ! -f "$API_KEY_FILE" ] || [ ! -r "$API_KEY_FILE" ]; then
+            fail 78 "the key file $API_KEY_FILE cannot be read" "is its path right, and may you read it?"
+        fi
+        # `noclaw serve` refuses such a file; where root hands on a copy of it, nobody else would say so.
+        [ $((0$(stat -L -c %a "$API_KEY_FILE") & 077)) = 0 ] ||
+            say "noclaw: the key file $API_KEY_FILE is open to others: chmod 600 it"
         NOCLAW_API_KEY_FILE=$(realpath "$API_KEY_FILE")
         export NOCLAW_API_KEY_FILE
     fi

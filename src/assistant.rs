@@ -91,13 +91,11 @@ impl Assistant {
 
     /// The next run whose turn it is: in order per conversation, so many at a time.
     async fn claim(&self) -> Option<Claimed> {
-        match self.store.claim(self.settings.active_limits(), now()).await {
-            Ok(claimed) => claimed,
-            Err(error) => {
-                tracing::error!(error = chain(&error), "cannot claim a run");
-                None
-            }
-        }
+        let claimed = self.store.claim(self.settings.active_limits(), now()).await;
+        claimed.unwrap_or_else(|error| {
+            tracing::error!(error = chain(&error), "cannot claim a run");
+            None
+        })
     }
 
     /// One run, from its claim to its container's absence.
@@ -141,7 +139,7 @@ impl Assistant {
         match result {
             Ok(turn) if turn.failed => trouble::failed_turn(&turn, model.last_error()),
             Ok(turn) => Outcome::Answered { reply: prepared.reply(turn.text) },
-            Err(trouble) => trouble.into(),
+            Err(trouble) => trouble.outcome(model.last_error()),
         }
     }
 
@@ -182,14 +180,20 @@ impl Assistant {
         Ok(turn)
     }
 
-    /// Listens until the turn's result. The agent may not be silent for too long.
+    /// Listens until the turn's result. The agent may not be silent for long, unless a tool works.
     async fn listen(&self, agent: &mut Agent) -> Result<TurnResult, Trouble> {
         let most = self.settings.limits.silence;
+        let mut working = 0_usize;
         loop {
-            match timeout(most, agent.next()).await.map_err(|_| Trouble::Silence(most))?? {
-                Line::Result(turn) => return Ok(turn),
-                Line::Tool { name, .. } => tracing::debug!(tool = name, "the agent uses a tool"),
-                _ => {}
+            match timeout(most, agent.next()).await {
+                Ok(line) => match line? {
+                    Line::Result(turn) => return Ok(turn),
+                    Line::Tool { .. } => working += 1,
+                    Line::ToolDone => working = working.saturating_sub(1),
+                    _ => {}
+                },
+                Err(_) if working > 0 => {}
+                Err(_) => return Err(Trouble::Silence(most)),
             }
         }
     }

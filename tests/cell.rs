@@ -200,6 +200,20 @@ fn what_is_left_behind_does_not_act() -> Result {
 }
 
 #[test]
+fn an_agent_cannot_close_its_folders_to_the_service() -> Result {
+    let house = House::start(&[])?;
+    for folder in ["/workspace", "/transcripts"] {
+        let close =
+            format!("mkdir -p {folder}/a/b; chmod 0 {folder}/a/b {folder}/a {folder}; echo closed");
+        let input = json!({"command": close}).to_string();
+        assert_eq!(house.send(&[&format!("!tool Bash {input}")])?, "closed");
+        assert_eq!(house.send(&["hello"])?, "You said: hello");
+        assert_eq!(house.send(&["-c", "other", "hello"])?, "You said: hello");
+    }
+    Ok(())
+}
+
+#[test]
 fn the_agent_s_notes_are_read_but_not_through_a_link() -> Result {
     let house = House::start(&[])?;
     shell(&house, "echo 'The owner likes short answers.' >/workspace/CLAUDE.md")?;

@@ -134,6 +134,8 @@ fn requests_that_are_wrong_are_refused_before_they_are_read() -> Result {
     }
     assert_eq!(house.post("/webhook?wait=soon", r#"{"message":"x"}"#)?.status, 400);
     assert_eq!(house.post("/v1/runs", "{}")?.status, 405);
+    let twice = post("/webhook", "idempotency-key: a\r\n", r#"{"message":"x"}"#);
+    assert_eq!(house.request(&twice)?.status, 400, "what is not served is not taken for served");
     Ok(())
 }
 
@@ -295,6 +297,10 @@ fn flags_and_files_that_are_wrong_stop_the_service_at_once() -> Result {
         (&["--api-key-file", &empty], 78, "empty"),
         (&["--api-key-file", &open], 78, "chmod 600"),
         (&["--colour", "red"], 64, "--colour"),
+        (&["--model-api", "demo", "--cell-memory", "1"], 64, "1024"),
+        (&["--model-api", "demo", "--run-timeout", "0"], 64, "1..=86400"),
+        (&["--model-api", "demo", "--queue", "0"], 64, "--queue"),
+        (&["--model-api", "demo", "--log", "a=b=c"], 64, "--log"),
     ] {
         let output = house.serve()?.args(args).output()?;
         assert_eq!(output.status.code(), Some(status), "{args:?}: {}", told(&output));
@@ -360,5 +366,18 @@ fn a_full_queue_is_told_and_nothing_is_kept() -> Result {
         }
     }
     assert_eq!(statuses, [202, 202, 429, 429]);
+    Ok(())
+}
+
+#[test]
+fn idle_connections_over_tcp_do_not_keep_the_owner_out() -> Result {
+    let house = House::start(&["--listen", "127.0.0.1:0"])?;
+    let status = house.get("/v1/status")?.json()?;
+    let address = status["listening"][1].as_str().unwrap_or("").trim_start_matches("http://");
+    let idle: Vec<_> = (0..400).map(|_| std::net::TcpStream::connect(address)).collect();
+    let start = std::time::Instant::now();
+    assert_eq!(house.get("/v1/status")?.status, 200);
+    assert!(start.elapsed() < std::time::Duration::from_secs(10), "{:?}", start.elapsed());
+    drop(idle);
     Ok(())
 }

@@ -160,6 +160,64 @@ fn a_silent_agent_is_ended() -> Result {
 }
 
 #[test]
+fn a_tool_may_work_longer_than_the_agent_may_be_silent() -> Result {
+    let house = House::start(&["--silence", "4"])?;
+    let reply = house.send(&[
+        r#"!tool Bash {"command":"python3 -c 'import time; time.sleep(9)'; echo built"}"#,
+    ])?;
+    assert_eq!(reply, "built");
+    Ok(())
+}
+
+#[test]
+fn an_overloaded_model_is_told_with_its_own_words() -> Result {
+    let house = House::start(&[])?;
+    let run = house.run(&["!error 529"])?;
+    assert_eq!(run["status"], "failed", "{run}");
+    assert!(text(&run, "error")?.contains("529"), "{run}");
+    Ok(())
+}
+
+#[test]
+fn a_sender_who_stops_waiting_knows_the_run() -> Result {
+    let house = House::start(&[])?;
+    let mut send = house.noclaw(&["send", "!sleep 5"]);
+    let send =
+        send.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped()).spawn()?;
+    until("the run goes on", || {
+        let runs = house.get("/v1/runs?status=running").ok()?.json().ok()?;
+        runs["runs"][0]["run"].as_str().map(str::to_owned)
+    })?;
+    let pid = nix::unistd::Pid::from_raw(i32::try_from(send.id())?);
+    nix::sys::signal::kill(pid, nix::sys::signal::SIGINT)?;
+    let output = send.wait_with_output()?;
+    assert_eq!(output.status.code(), Some(130), "{}", support::told(&output));
+    let said = String::from_utf8(output.stderr)?;
+    let run =
+        house.get("/v1/runs?limit=1")?.json()?["runs"][0]["run"].as_str().unwrap_or("?").to_owned();
+    assert!(said.contains(&run), "{said}");
+    let run = house.get(&format!("/v1/runs/{run}?wait=60"))?.json()?;
+    assert_eq!(run["status"], "answered", "the run went on: {run}");
+    Ok(())
+}
+
+#[test]
+fn a_sender_waits_through_a_restart() -> Result {
+    let mut house = House::start(&["--stop-time", "1"])?;
+    let mut send = house.noclaw(&["send", "!sleep 4"]);
+    let send = send.stdout(std::process::Stdio::piped()).spawn()?;
+    until("the run goes on", || {
+        let runs = house.get("/v1/runs?status=running").ok()?.json().ok()?;
+        runs["runs"][0]["run"].as_str().map(str::to_owned)
+    })?;
+    house.close()?;
+    house.open()?;
+    let output = send.wait_with_output()?;
+    assert_eq!(String::from_utf8(output.stdout)?.trim(), "You said: !sleep 4");
+    Ok(())
+}
+
+#[test]
 fn after_kill_9_an_accepted_message_still_reaches_its_end() -> Result {
     let mut house = House::start(&[])?;
     let run = house.post("/webhook?wait=0", r#"{"message":"!sleep 5"}"#)?.json()?;

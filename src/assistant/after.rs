@@ -24,6 +24,7 @@ use crate::store::record::RunRecord;
 
 /// Between two attempts of what must not be lost.
 const AGAIN: Duration = Duration::from_secs(1);
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 /// The agent names a project's folder after its working directory.
 const PROJECT: &str = "-workspace";
 
@@ -81,10 +82,11 @@ impl Assistant {
         let meter = model.meter();
         let spending = Spending { usage: meter.usage(), cost_microusd: meter.spent() };
         self.notice_budget(run, meter.spent());
-        let (state, error) = (outcome.state(), outcome.error());
+        // The detail may hold words of the agent's; the run keeps it, the log does not.
+        let (state, failure) = (outcome.state(), outcome.failure());
         let ending = Ending { outcome, spending, new_head: own.clone() };
         self.insist("the outcome", || self.store.finish(run.run, ending.clone(), now())).await;
-        tracing::info!(run = %run.run, %state, error, "ended");
+        tracing::info!(run = %run.run, %state, failure, "ended");
         self.ended.send_replace(());
         own.or_else(|| run.head.clone())
     }
@@ -133,11 +135,14 @@ impl Assistant {
         }
     }
 
-    /// Forgets what is not kept for ever.
+    /// Forgets what is not kept for ever, once a day. It never returns.
     pub async fn forget(&self) {
-        let before = now() - PREFLIGHTS_KEPT_DAYS * 24 * 60 * 60 * 1000;
-        if let Err(error) = self.store.forget_preflights(before).await {
-            tracing::error!(error = chain(&error), "cannot forget old preflights");
+        loop {
+            let before = now() - PREFLIGHTS_KEPT_DAYS * 24 * 60 * 60 * 1000;
+            if let Err(error) = self.store.forget_preflights(before).await {
+                tracing::error!(error = chain(&error), "cannot forget old preflights");
+            }
+            tokio::time::sleep(DAY).await;
         }
     }
 

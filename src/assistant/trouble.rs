@@ -52,21 +52,31 @@ pub(super) enum Trouble {
 
 impl From<Trouble> for Outcome {
     fn from(trouble: Trouble) -> Self {
-        let detail = chain(&trouble);
-        let kind = match trouble {
-            Trouble::Silence(_) | Trouble::RunTime(_) => return Self::TimedOut { detail },
-            Trouble::NotReady(_) | Trouble::Cell(_) => FailureKind::Podman,
-            Trouble::Store(_) | Trouble::State(_) | Trouble::Tree(_) => FailureKind::Internal,
-            Trouble::Door(DoorError::Lost { .. }) => FailureKind::DoorLost,
-            Trouble::Door(DoorError::Breach(_))
-            | Trouble::Agent(AgentError::TooMuch { .. } | AgentError::Garbage(..)) => {
+        trouble.outcome(None)
+    }
+}
+
+impl Trouble {
+    /// Its outcome. What the model said last may be why nothing came.
+    pub(super) fn outcome(self, model: Option<ModelError>) -> Outcome {
+        let detail = chain(&self);
+        let kind = match self {
+            Self::Silence(_) | Self::RunTime(_) => {
+                let why = model.map(|error| format!("; {error}")).unwrap_or_default();
+                return Outcome::TimedOut { detail: detail + &why };
+            }
+            Self::NotReady(_) | Self::Cell(_) => FailureKind::Podman,
+            Self::Store(_) | Self::State(_) | Self::Tree(_) => FailureKind::Internal,
+            Self::Door(DoorError::Lost { .. }) => FailureKind::DoorLost,
+            Self::Door(DoorError::Breach(_))
+            | Self::Agent(AgentError::TooMuch { .. } | AgentError::Garbage(..)) => {
                 FailureKind::Breach
             }
-            Trouble::Shortfall(_) => FailureKind::Preflight,
-            Trouble::Ended(exit) if ran_out_of_memory(&exit) => FailureKind::OutOfMemory,
-            Trouble::Agent(_) | Trouble::Ended(_) | Trouble::Slow(_) => FailureKind::Agent,
+            Self::Shortfall(_) => FailureKind::Preflight,
+            Self::Ended(exit) if ran_out_of_memory(&exit) => FailureKind::OutOfMemory,
+            Self::Agent(_) | Self::Ended(_) | Self::Slow(_) => FailureKind::Agent,
         };
-        Self::failed(kind, detail)
+        Outcome::failed(kind, detail)
     }
 }
 

@@ -121,7 +121,7 @@ impl Agent {
         self.down = None;
     }
 
-    /// Waits for the next line that means something.
+    /// Waits for the next line; one that means nothing here is a sign of life.
     ///
     /// # Errors
     /// See the table at the module's head.
@@ -129,7 +129,6 @@ impl Agent {
         loop {
             while let Some(line) = self.waiting.pop_front() {
                 match line {
-                    Line::Other => {}
                     Line::Asked { id, subtype } => {
                         self.write(stream_json::refuse(&id, &subtype)).await?;
                     }

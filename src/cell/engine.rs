@@ -108,6 +108,16 @@ impl Engine {
         self.api.images().get(image).tag(&opts).await.map_err(during("name the image"))
     }
 
+    /// Takes a name from an image.
+    ///
+    /// # Errors
+    /// Podman's.
+    pub async fn untag(&self, name: &str) -> Result<(), EngineError> {
+        let (repository, tag) = name.rsplit_once(':').unwrap_or((name, "latest"));
+        let opts = ImageTagOpts::builder().repo(repository).tag(tag).build();
+        self.api.images().get(name).untag(&opts).await.map_err(during("take a name away"))
+    }
+
     /// The ids of all containers with a label, running or not.
     ///
     /// # Errors

@@ -89,7 +89,10 @@ pub enum SelfTestError {
 /// See [`SelfTestError`].
 pub async fn self_test(cells: &Cells) -> Result<(), SelfTestError> {
     match cells.try_out(CANDIDATE, &["/bin/bash", "-c", SELF_TEST]).await? {
-        0 => Ok(cells.engine().tag(CANDIDATE, CURRENT).await.map_err(CellError::from)?),
+        0 => {
+            cells.engine().tag(CANDIDATE, CURRENT).await.map_err(CellError::from)?;
+            Ok(cells.engine().untag(CANDIDATE).await.map_err(CellError::from)?)
+        }
         status => Err(SelfTestError::Failed(status)),
     }
 }

@@ -42,6 +42,8 @@ pub enum Line {
         /// Its input, cut short.
         summary: String,
     },
+    /// A tool has come to its end.
+    ToolDone,
     /// The turn has ended.
     Result(TurnResult),
     /// Something that is not needed.
@@ -83,6 +85,9 @@ enum Raw {
         parent_tool_use_id: Option<String>,
     },
     Assistant {
+        message: Value,
+    },
+    User {
         message: Value,
     },
     Result(RawResult),
@@ -135,6 +140,7 @@ pub fn parse(line: &[u8]) -> Vec<Line> {
         }
         Raw::StreamEvent { event, parent_tool_use_id: None } => delta(&event),
         Raw::Assistant { message } => return tools(&message),
+        Raw::User { message } => return tools_done(&message),
         Raw::Result(result) => Line::Result(TurnResult {
             session: result.session_id,
             text: result.result.or(result.errors.map(|e| e.join("; "))).unwrap_or_default(),
@@ -154,13 +160,24 @@ fn delta(event: &Value) -> Line {
 }
 
 fn tools(message: &Value) -> Vec<Line> {
-    let blocks = message["content"].as_array().map(Vec::as_slice).unwrap_or_default();
-    let calls = blocks.iter().filter(|block| block["type"] == "tool_use");
     let line = |call: &Value| Line::Tool {
         name: call["name"].as_str().unwrap_or("?").to_owned(),
         summary: call["input"].to_string().chars().take(SUMMARY_CHARS).collect(),
     };
-    calls.map(line).collect()
+    or_other(blocks(message, "tool_use").map(line).collect())
+}
+
+fn tools_done(message: &Value) -> Vec<Line> {
+    or_other(blocks(message, "tool_result").map(|_| Line::ToolDone).collect())
+}
+
+fn blocks<'a>(message: &'a Value, kind: &'a str) -> impl Iterator<Item = &'a Value> {
+    let blocks = message["content"].as_array().map(Vec::as_slice).unwrap_or_default();
+    blocks.iter().filter(move |block| block["type"] == kind)
+}
+
+fn or_other(lines: Vec<Line>) -> Vec<Line> {
+    if lines.is_empty() { vec![Line::Other] } else { lines }
 }
 
 /// The first line to an agent. `instructions` are appended to its own system prompt.

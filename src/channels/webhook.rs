@@ -29,6 +29,11 @@ pub(super) async fn post(
     speaker: &Speaker,
     request: Request<Incoming>,
 ) -> Result<Response<Body>, Problem> {
+    if request.headers().contains_key("idempotency-key") {
+        // Not to be taken for a promise that the message is answered once.
+        let detail = "Idempotency-Key is not served yet; send the message without it";
+        return Err(Problem::new(ProblemKind::BadRequest, detail));
+    }
     let default = routes.assistant.settings.limits.wait;
     let wait = match prefers_async(request.headers()) {
         true => Duration::ZERO,

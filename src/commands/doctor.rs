@@ -9,7 +9,7 @@ use super::{Ended, Failure, block_on, print, print_json};
 use crate::assistant::ready;
 use crate::cell::engine::Info;
 use crate::cell::{Cells, image};
-use crate::core::plan::{Controller, LANDLOCK_FLOOR};
+use crate::core::plan::LANDLOCK_FLOOR;
 use crate::core::problem::{ExitStatus, chain};
 use crate::gateway::key::ApiKey;
 use crate::host::{machine, paths};
@@ -42,7 +42,7 @@ pub struct Args {
     api_key_file: Option<PathBuf>,
     /// Limits to do without, as for `serve`
     #[arg(long, value_name = "LIST", env = "NOCLAW_ACCEPT_WITHOUT", value_delimiter = ',')]
-    accept_without: Vec<Controller>,
+    accept_without: Vec<String>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -113,7 +113,8 @@ async fn check(args: &Args) -> Vec<Finding> {
             let place = args.podman.display();
             findings.push(version(&info, &place.to_string()));
             findings.push(storage(&info));
-            findings.push(controllers(&info, &args.accept_without));
+            let accepted: Vec<_> = args.accept_without.iter().map(String::as_str).collect();
+            findings.push(controllers(&info, &accepted));
             findings.push(image(&cells).await);
         }
         Err(error) => findings.push(Finding::fail(
@@ -149,13 +150,13 @@ fn storage(info: &Info) -> Finding {
     }
 }
 
-fn controllers(info: &Info, accepted: &[Controller]) -> Finding {
+fn controllers(info: &Info, accepted: &[&str]) -> Finding {
     let missing = ready::missing_controllers(info);
     let list: Vec<_> = missing.iter().map(|c| c.as_str()).collect();
     let list = list.join(",");
     if missing.is_empty() {
         Finding::ok("cgroups", "memory, pids and cpu can be limited")
-    } else if missing.iter().all(|controller| accepted.contains(controller)) {
+    } else if missing.iter().all(|controller| accepted.contains(&controller.as_str())) {
         let hint = "accepted by --accept-without; on a machine with systemd, delegate them instead";
         Finding::warn("cgroups", format!("no controller for {list}"), hint)
     } else {

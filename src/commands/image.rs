@@ -135,6 +135,7 @@ async fn current(cells: &Cells) -> Result<Option<AgentImage>, Failure> {
 fn recipe(folder: &Path) -> Result<String, Failure> {
     image::recipe(folder).map_err(|error| {
         let message = format!("no recipe in {}: {error}", folder.display());
-        Failure::new(ExitStatus::Config, message).hint("name its folder: --containerfiles DIR")
+        Failure::new(ExitStatus::Config, message)
+            .hint("`make install` puts it in its place; or name its folder: --containerfiles DIR")
     })
 }

@@ -103,10 +103,7 @@ pub fn main() -> ExitCode {
         Command::DemoModel(args) => demo_model::run(&args),
     };
     let status = ended.unwrap_or_else(|failure| {
-        eprintln!("noclaw: {}", failure.message);
-        if let Some(hint) = failure.hint {
-            eprintln!("hint: {hint}");
-        }
+        complain(&failure.message, failure.hint.as_deref());
         failure.status
     });
     ExitCode::from(status as u8)
@@ -118,14 +115,51 @@ fn block_on<T>(future: impl Future<Output = Result<T, Failure>>) -> Result<T, Fa
     runtime.map_err(|error| Failure::of(ExitStatus::Failed, &error))?.block_on(future)
 }
 
-/// Writes data to standard output. A reader that has gone away is no error.
+/// Writes an error, and what to do about it, to standard error. It may hold words of an agent's.
+fn complain(message: &str, hint: Option<&str>) {
+    eprintln!("noclaw: {}", harmless(message));
+    if let Some(hint) = hint {
+        eprintln!("hint: {}", harmless(hint));
+    }
+}
+
+/// Writes data to standard output, to a terminal without what would steer it. A reader that has
+/// gone away is no error.
 fn print(text: impl std::fmt::Display) {
-    use std::io::Write;
+    use std::io::{IsTerminal, Write};
+    let text = text.to_string();
     let mut out = std::io::stdout().lock();
-    writeln!(out, "{text}").and_then(|()| out.flush()).ok();
+    let text = if out.is_terminal() { harmless(&text) } else { text };
+    let written = writeln!(out, "{text}").and_then(|()| out.flush());
+    if let Err(error) = written
+        && error.kind() != std::io::ErrorKind::BrokenPipe
+    {
+        complain(&format!("standard output cannot be written: {error}"), None);
+    }
+}
+
+/// A text in which control characters, but newline and tab, are only shown: a terminal obeys them,
+/// and an agent could have written them.
+fn harmless(text: &str) -> String {
+    let shown = |c: char| match c {
+        '\n' | '\t' => c.to_string(),
+        c if c.is_control() => c.escape_default().to_string(),
+        c => c.to_string(),
+    };
+    text.chars().map(shown).collect()
 }
 
 /// Writes a value as JSON.
 fn print_json(value: &impl serde::Serialize) {
     print(serde_json::to_string_pretty(value).unwrap_or_default());
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn what_steers_a_terminal_is_only_shown() {
+        assert_eq!(super::harmless("a\tb\nc"), "a\tb\nc");
+        let shown = super::harmless("\u{1b}]0;pwned\u{7}\r\u{9b}31m");
+        assert_eq!(shown, "\\u{1b}]0;pwned\\u{7}\\r\\u{9b}31m");
+    }
 }

@@ -1,9 +1,10 @@
 //! `noclaw send`: a message in, the reply on standard output and nothing else.
 
 use std::io::{IsTerminal, Read};
+use std::time::Duration;
 
 use super::client::Client;
-use super::{Ended, Failure, block_on, print, print_json};
+use super::{Ended, Failure, block_on, complain, print, print_json};
 use crate::channels::view::RunView;
 use crate::core::limits::MESSAGE_BYTES;
 use crate::core::message::MessageBody;
@@ -11,6 +12,9 @@ use crate::core::problem::ExitStatus;
 
 /// Seconds that one request waits; the next one goes on waiting.
 const WAIT: u64 = 50;
+/// A service that is started anew needs less than a second; one that ends its runs first, longer.
+const PATIENCE: u32 = 50;
+const AGAIN: Duration = Duration::from_millis(200);
 
 /// `noclaw send`
 #[derive(Debug, clap::Args)]
@@ -46,10 +50,9 @@ pub fn run(args: Args) -> Ended {
         conversation: args.conversation,
         model: args.model,
     };
-    let first = if args.detach { 0 } else { WAIT };
     let run: RunView = block_on(async {
-        let answer = args.client.post(&format!("/webhook?wait={first}"), &body).await?;
-        let run: RunView = answer.json()?;
+        // Not waiting here: whatever happens later, its sender knows the run.
+        let run: RunView = args.client.post("/webhook?wait=0", &body).await?.json()?;
         if args.detach { Ok(run) } else { wait(&args.client, run).await }
     })?;
     if args.json {
@@ -63,26 +66,38 @@ pub fn run(args: Args) -> Ended {
     match (&run.reply, &run.error) {
         (Some(reply), _) if !args.json => print(reply),
         (None, Some(error)) => {
-            eprintln!("noclaw: {error}");
-            eprintln!("hint: noclaw run show {}", run.run);
+            complain(error, Some(&format!("noclaw run show {}", run.run)));
         }
         _ => {}
     }
     Ok(run.status.into())
 }
 
-/// Asks again until the run has ended. Ctrl-C ends the waiting, not the run.
+/// Asks again until the run has ended. Ctrl-C ends the waiting, not the run; a service that goes
+/// away is given time to come back.
 async fn wait(client: &Client, mut run: RunView) -> Result<RunView, Failure> {
     let path = format!("/v1/runs/{}?wait={WAIT}", run.run);
+    let id = run.run;
+    let goes_on = |status, why: &str| {
+        let hint = format!("noclaw run show {id}");
+        Failure::new(status, format!("{why}; accepted as run {id}")).hint(hint)
+    };
+    let mut failures = 0;
     while !run.status.is_final() {
-        run = tokio::select! {
-            answer = client.get(&path) => answer?.json()?,
+        let asked = tokio::select! {
+            answer = client.get(&path) => answer,
             _ = tokio::signal::ctrl_c() => {
-                let message = format!("not waiting any longer; run {} goes on", run.run);
-                let hint = format!("noclaw run show {}", run.run);
-                return Err(Failure::new(ExitStatus::Cancelled, message).hint(hint));
+                return Err(goes_on(ExitStatus::Cancelled, "not waiting any longer"));
             }
         };
+        match asked.and_then(|answer| answer.json()) {
+            Ok(newer) => (run, failures) = (newer, 0),
+            Err(_) if failures < PATIENCE => {
+                failures += 1;
+                tokio::time::sleep(AGAIN).await;
+            }
+            Err(_) => return Err(goes_on(ExitStatus::Later, "the service went away")),
+        }
     }
     Ok(run)
 }

@@ -102,7 +102,8 @@ pub fn run(args: Args) -> Ended {
         return Err(Failure::new(ExitStatus::NotAllowed, "noclaw is not run as root")
             .hint("run it as the user whose assistant it is; cells are rootless containers"));
     }
-    log::start(args.log.as_deref());
+    log::start(args.log.as_deref())
+        .map_err(|error| Failure::new(ExitStatus::Usage, format!("--log: {error}")))?;
     // Two workers, so that one busy cell cannot stall the others; memory is kept small.
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
@@ -164,8 +165,10 @@ async fn serve(args: Args) -> Ended {
                 () = assistant.stop.cancelled() => return,
                 () = assistant.recover() => {}
             }
-            assistant.forget().await;
-            assistant.work().await;
+            tokio::select! {
+                () = Arc::clone(&assistant).work() => {}
+                () = assistant.forget() => {}
+            }
         }
     });
     signals.next().await;
@@ -243,7 +246,7 @@ async fn listen(
     let routes = Arc::new(Routes::new(Arc::clone(assistant), about));
     tokio::spawn(listen::serve_unix(unix, connections.clone(), Arc::clone(&routes)));
     if let Some(tcp) = tcp {
-        tokio::spawn(listen::serve_tcp(tcp, connections.clone(), routes));
+        tokio::spawn(listen::serve_tcp(tcp, connections.another(), routes));
     }
     Ok(listening)
 }
@@ -276,7 +279,7 @@ fn settings(args: &Args) -> Result<Settings, Failure> {
         limits: args.limits.limits()?,
         prices,
         model: args.model.model.clone(),
-        accept_without: args.limits.accept_without.clone(),
+        accept_without: args.limits.accept_without()?,
         launcher,
         start: StartLine::shipped().map_err(|error| config(&error))?,
         instructions,

@@ -13,7 +13,8 @@ pub const MIB: usize = 1024 * KIB;
 pub struct Limits {
     /// A message's run: long enough for real work, short enough that a stuck one is noticed.
     pub run_timeout: Duration,
-    /// Silence of the agent: it streams, so three minutes without a byte means it hangs.
+    /// Silence of the agent while no tool works: it streams, so three minutes without a line mean
+    /// that it hangs.
     pub silence: Duration,
     /// A request's wait for its reply: below the usual 60 s of proxies.
     pub wait: Duration,
@@ -88,7 +89,7 @@ pub const BODY_BYTES: usize = MIB;
 pub const HEADER_BYTES: usize = 16 * KIB;
 /// Time in which a client must have sent its request's head or its body.
 pub const REQUEST_TIME: Duration = Duration::from_secs(20);
-/// Connections at a time; each costs about 20 KiB.
+/// Connections of a listener at a time; each costs about 20 KiB.
 pub const CONNECTIONS: usize = 256;
 /// The longest `?wait=` that a client may ask for.
 pub const WAIT_MOST: Duration = Duration::from_secs(600);
@@ -134,8 +135,8 @@ pub const MODEL_BODY_BYTES: usize = 32 * MIB;
 pub const MODEL_CONCURRENT: usize = 4;
 /// Model requests of one run.
 pub const MODEL_REQUESTS: u32 = 1000;
-/// Time in which the model must begin to answer.
-pub const MODEL_FIRST_BYTE: Duration = Duration::from_secs(300);
+/// Time in which the model must begin to answer: before the agent counts as silent.
+pub const MODEL_FIRST_BYTE: Duration = Duration::from_secs(150);
 /// Open files of a cell's process.
 pub const CELL_NOFILE: u64 = 4096;
 /// The largest file that a cell may write.

@@ -198,6 +198,14 @@ impl Outcome {
         }
     }
 
+    /// Which kind of failure it is, if it is one.
+    pub const fn failure(&self) -> Option<&'static str> {
+        match self {
+            Self::Failed { kind, .. } => Some(kind.as_str()),
+            _ => None,
+        }
+    }
+
     /// The reply, of an answer.
     pub fn reply(&self) -> Option<&str> {
         match self {

@@ -4,14 +4,17 @@
 use std::io::IsTerminal;
 
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::ParseError;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
 /// Starts logging. `filter` is in the form of `tracing_subscriber`'s directives, `info` by default.
-pub fn start(filter: Option<&str>) {
-    let filter = filter.and_then(|text| EnvFilter::try_new(text).ok());
-    let registry =
-        tracing_subscriber::registry().with(filter.unwrap_or_else(|| EnvFilter::new("info")));
+///
+/// # Errors
+/// When the filter is not of its form.
+pub fn start(filter: Option<&str>) -> Result<(), ParseError> {
+    let filter = EnvFilter::try_new(filter.unwrap_or("info,sea_orm_migration=warn"))?;
+    let registry = tracing_subscriber::registry().with(filter);
     let started = match journal() {
         Some(journal) => registry.with(journal).try_init(),
         None => {
@@ -24,6 +27,7 @@ pub fn start(filter: Option<&str>) {
     };
     // Only a second start can fail: the first one's subscriber stays.
     started.ok();
+    Ok(())
 }
 
 /// systemd sets `JOURNAL_STREAM` for programs whose standard error is the journal.

@@ -94,7 +94,7 @@ impl State {
     /// When it cannot be made.
     pub fn workspace(&self, user: &UserName) -> Result<PathBuf, StateError> {
         let path = self.user(user).join("workspace");
-        make(&path)?;
+        make_for_cells(&path)?;
         Ok(path)
     }
 
@@ -104,7 +104,7 @@ impl State {
     /// When they cannot be made.
     pub fn transcripts(&self, user: &UserName, conversation: i64) -> Result<PathBuf, StateError> {
         let path = self.transcripts_path(user, conversation);
-        make(&path)?;
+        make_for_cells(&path)?;
         Ok(path)
     }
 
@@ -121,6 +121,13 @@ impl State {
 
 fn make(path: &Path) -> Result<(), StateError> {
     fs::DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(io("make", path))
+}
+
+/// An agent may have closed its folder to its owner. Nobody else can have put another one there:
+/// what is above it is never in a cell.
+fn make_for_cells(path: &Path) -> Result<(), StateError> {
+    make(path)?;
+    fs::set_permissions(path, fs::Permissions::from_mode(0o700)).map_err(io("open", path))
 }
 
 fn lock(directory: &Path) -> Result<Flock<File>, StateError> {

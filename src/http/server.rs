@@ -31,6 +31,12 @@ impl Connections {
         Self { permits, tasks: TaskTracker::new(), stop }
     }
 
+    /// Places of its own for another listener, so that who fills one cannot close the other.
+    #[must_use]
+    pub fn another(&self) -> Self {
+        Self { permits: Arc::new(Semaphore::new(CONNECTIONS)), ..self.clone() }
+    }
+
     /// Waits for a place. `None` when the service stops.
     pub async fn place(&self) -> Option<tokio::sync::OwnedSemaphorePermit> {
         tokio::select! {

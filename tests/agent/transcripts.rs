@@ -147,7 +147,7 @@ fn meant(line: &Line) -> Option<String> {
         Line::Tool { name, .. } => format!("tool {name}"),
         Line::Result(turn) if turn.failed => format!("failed {}", turn.subtype),
         Line::Result(_) => "result".to_owned(),
-        Line::Other => return None,
+        Line::Other | Line::ToolDone => return None,
         Line::Broken => "broken".to_owned(),
     })
 }

@@ -1,8 +1,10 @@
 //! The flags that turn limits. What they turn, and why it has its default, is in `core/limits.rs`.
 
+use std::num::NonZeroUsize;
 use std::time::Duration;
 
 use crate::commands::Failure;
+use crate::core::ids::InvalidId;
 use crate::core::limits::{Limits, MIB, Rate};
 use crate::core::plan::Controller;
 use crate::core::problem::ExitStatus;
@@ -14,53 +16,93 @@ use crate::host::machine;
 pub(super) struct LimitArgs {
     /// Limits to do without where the kernel has no controller: memory, pids, cpu
     #[arg(long, value_name = "LIST", env = "NOCLAW_ACCEPT_WITHOUT", value_delimiter = ',')]
-    pub(super) accept_without: Vec<Controller>,
-    /// Cells at a time
+    accept_without: Vec<String>,
+    /// Cells at a time [default: 4, or fewer on a small machine]
     #[arg(long, value_name = "N", env = "NOCLAW_MAX_CELLS")]
-    max_cells: Option<std::num::NonZeroUsize>,
-    /// Cells at a time for one user
+    max_cells: Option<NonZeroUsize>,
+    /// Cells at a time for one user [default: 2]
     #[arg(long, value_name = "N", env = "NOCLAW_CELLS_PER_USER")]
-    cells_per_user: Option<std::num::NonZeroUsize>,
-    /// Seconds that a run may take
-    #[arg(long, value_name = "S", env = "NOCLAW_RUN_TIMEOUT")]
+    cells_per_user: Option<NonZeroUsize>,
+    /// Seconds that a run may take [default: 600]
+    #[arg(
+        long,
+        value_name = "S",
+        env = "NOCLAW_RUN_TIMEOUT",
+        value_parser = clap::value_parser!(u64).range(1..=86_400)
+    )]
     run_timeout: Option<u64>,
-    /// Seconds that the agent may be silent
-    #[arg(long, value_name = "S", env = "NOCLAW_SILENCE")]
+    /// Seconds that the agent may be silent [default: 180]
+    #[arg(
+        long,
+        value_name = "S",
+        env = "NOCLAW_SILENCE",
+        value_parser = clap::value_parser!(u64).range(1..=86_400)
+    )]
     silence: Option<u64>,
-    /// Seconds that a request waits for its reply
-    #[arg(long, value_name = "S", env = "NOCLAW_WAIT")]
+    /// Seconds that a request waits for its reply [default: 50]
+    #[arg(
+        long,
+        value_name = "S",
+        env = "NOCLAW_WAIT",
+        value_parser = clap::value_parser!(u64).range(0..=600)
+    )]
     wait: Option<u64>,
-    /// Mebibytes of memory of a cell
-    #[arg(long, value_name = "MIB", env = "NOCLAW_CELL_MEMORY")]
+    /// Mebibytes of memory of a cell [default: 2048; 1536 on a small machine]
+    #[arg(
+        long,
+        value_name = "MIB",
+        env = "NOCLAW_CELL_MEMORY",
+        value_parser = clap::value_parser!(u64).range(1024..=1_048_576)
+    )]
     cell_memory: Option<u64>,
-    /// Processes of a cell
-    #[arg(long, value_name = "N", env = "NOCLAW_CELL_PIDS")]
+    /// Processes of a cell [default: 256]
+    #[arg(
+        long,
+        value_name = "N",
+        env = "NOCLAW_CELL_PIDS",
+        value_parser = clap::value_parser!(u64).range(64..=32_768)
+    )]
     cell_pids: Option<u64>,
-    /// CPUs of a cell, as 1.5
+    /// CPUs of a cell, as 1.5 [default: 2]
     #[arg(long, value_name = "N", env = "NOCLAW_CELL_CPUS")]
     cell_cpus: Option<f64>,
-    /// Messages of a user that may wait
+    /// Messages of a user that may wait [default: 20]
     #[arg(long, value_name = "N", env = "NOCLAW_QUEUE_PER_USER")]
-    queue_per_user: Option<usize>,
-    /// Messages that may wait in all
+    queue_per_user: Option<NonZeroUsize>,
+    /// Messages that may wait in all [default: 200]
     #[arg(long, value_name = "N", env = "NOCLAW_QUEUE")]
-    queue: Option<usize>,
-    /// Messages of a user a minute
-    #[arg(long, value_name = "N", env = "NOCLAW_RATE")]
+    queue: Option<NonZeroUsize>,
+    /// Messages of a user a minute [default: 30]
+    #[arg(
+        long,
+        value_name = "N",
+        env = "NOCLAW_RATE",
+        value_parser = clap::value_parser!(u32).range(1..=1_000_000)
+    )]
     rate: Option<u32>,
-    /// Messages of a user at once
-    #[arg(long, value_name = "N", env = "NOCLAW_BURST")]
+    /// Messages of a user at once [default: 10]
+    #[arg(
+        long,
+        value_name = "N",
+        env = "NOCLAW_BURST",
+        value_parser = clap::value_parser!(u32).range(1..=1_000_000)
+    )]
     burst: Option<u32>,
-    /// Requests of a token a minute
-    #[arg(long, value_name = "N", env = "NOCLAW_TOKEN_RATE")]
+    /// Requests of a token a minute [default: 60]
+    #[arg(
+        long,
+        value_name = "N",
+        env = "NOCLAW_TOKEN_RATE",
+        value_parser = clap::value_parser!(u32).range(1..=1_000_000)
+    )]
     token_rate: Option<u32>,
-    /// US dollars that a run may spend
+    /// US dollars that a run may spend [default: 0.50]
     #[arg(long, value_name = "USD", env = "NOCLAW_BUDGET_RUN")]
     budget_run: Option<f64>,
-    /// US dollars that a user may spend a day
+    /// US dollars that a user may spend a day [default: 3]
     #[arg(long, value_name = "USD", env = "NOCLAW_BUDGET_USER")]
     budget_user: Option<f64>,
-    /// US dollars that all may spend a day
+    /// US dollars that all may spend a day [default: 10]
     #[arg(long, value_name = "USD", env = "NOCLAW_BUDGET")]
     budget: Option<f64>,
     /// Seconds that runs have to end when the service stops
@@ -69,6 +111,13 @@ pub(super) struct LimitArgs {
 }
 
 impl LimitArgs {
+    /// The controllers that are done without. An empty variable names none.
+    pub(super) fn accept_without(&self) -> Result<Vec<Controller>, Failure> {
+        let names = self.accept_without.iter().filter(|name| !name.is_empty());
+        let controllers: Result<Vec<_>, InvalidId> = names.map(|name| name.parse()).collect();
+        controllers.map_err(|error| Failure::of(ExitStatus::Usage, &error))
+    }
+
     /// The limits of this machine, as the flags turn them.
     pub(super) fn limits(&self) -> Result<Limits, Failure> {
         let mut limits = Limits::for_machine(machine::cores(), machine::memory());
@@ -80,8 +129,8 @@ impl LimitArgs {
         set(&mut limits.cell_memory, self.cell_memory.map(|mib| mib * MIB as u64));
         set(&mut limits.cell_pids, self.cell_pids);
         set(&mut limits.cell_cpu_millis, scaled("--cell-cpus", self.cell_cpus, 1e3)?);
-        set(&mut limits.queue_per_user, self.queue_per_user);
-        set(&mut limits.queue, self.queue);
+        set(&mut limits.queue_per_user, self.queue_per_user.map(Into::into));
+        set(&mut limits.queue, self.queue.map(Into::into));
         set(&mut limits.rate.per_minute, self.rate);
         set(&mut limits.rate.burst, self.burst);
         let token_rate = |rate| Rate { per_minute: rate, burst: rate };
@@ -103,8 +152,58 @@ fn set<T>(limit: &mut T, value: Option<T>) {
 fn scaled(flag: &str, value: Option<f64>, scale: f64) -> Result<Option<u64>, Failure> {
     let Some(value) = value else { return Ok(None) };
     if !(value > 0.0 && value <= 1e6) {
-        return Err(Failure::new(ExitStatus::Usage, format!("{flag} must be above 0")));
+        let message = format!("{flag} must be above 0, and a million at most");
+        return Err(Failure::new(ExitStatus::Usage, message));
     }
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "checked above")]
     Ok(Some((value * scale).round() as u64))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+    use clap::Parser;
+
+    #[derive(Parser)]
+    struct Flags {
+        #[command(flatten)]
+        limits: LimitArgs,
+    }
+
+    /// Help is text; what it tells of a default must be what `core/limits.rs` has.
+    #[test]
+    fn help_tells_the_defaults() -> Result<(), Box<dyn std::error::Error>> {
+        let machine = Limits::for_machine(8, 64 << 30);
+        let seconds = |time: Duration| time.as_secs().to_string();
+        let dollars = |micro: u64| format!("{}", micro / 1_000_000);
+        for (flag, default) in [
+            ("max_cells", machine.cells.to_string()),
+            ("cells_per_user", machine.cells_per_user.to_string()),
+            ("run_timeout", seconds(machine.run_timeout)),
+            ("silence", seconds(machine.silence)),
+            ("wait", seconds(machine.wait)),
+            ("cell_memory", (machine.cell_memory / MIB as u64).to_string()),
+            ("cell_pids", machine.cell_pids.to_string()),
+            ("cell_cpus", (machine.cell_cpu_millis / 1000).to_string()),
+            ("queue_per_user", machine.queue_per_user.to_string()),
+            ("queue", machine.queue.to_string()),
+            ("rate", machine.rate.per_minute.to_string()),
+            ("burst", machine.rate.burst.to_string()),
+            ("token_rate", machine.token_rate.per_minute.to_string()),
+            ("budget_user", dollars(machine.budget_per_user_day)),
+            ("budget", dollars(machine.budget_per_day)),
+        ] {
+            let command = Flags::command();
+            let arg = command.get_arguments().find(|arg| arg.get_id() == flag).ok_or(flag)?;
+            let help = arg.get_help().ok_or(flag)?.to_string();
+            let told = help.split("[default: ").nth(1).unwrap_or("");
+            let told = told.split([']', ',', ';']).next().unwrap_or("");
+            assert_eq!(told, default, "--{flag}: {help}");
+        }
+        let Flags { limits } = Flags::try_parse_from(["serve", "--run-timeout", "7"])?;
+        let limits = limits.limits().map_err(|failure| format!("{failure:?}"))?;
+        assert_eq!(limits.run_timeout, Duration::from_secs(7));
+        Ok(())
+    }
 }
