@@ -148,9 +148,13 @@ def attempt(name, f):
 def to(address):
     s = socket.socket(); s.settimeout(3); s.connect(address)
 attempt("host", lambda: to(("127.0.0.1", {port})))
-attempt("gateway", lambda: to(("10.0.2.2", {port})))
-attempt("metadata", lambda: to(("169.254.169.254", 80)))
-attempt("dns", lambda: socket.getaddrinfo("example.org", 80))
+# Connecting a datagram socket asks for a route and sends nothing, should there be one.
+def route(address):
+    socket.socket(socket.AF_INET, socket.SOCK_DGRAM).connect((address, 53))
+attempt("gateway", lambda: route("10.0.2.2"))
+attempt("metadata", lambda: route("169.254.169.254"))
+attempt("dns", lambda: route("10.0.2.3"))
+route("127.0.0.1"); print("route twin")
 attempt("raw", lambda: socket.socket(socket.AF_INET, socket.SOCK_RAW, 1))
 attempt("packet", lambda: socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 3))
 a, b = socket.socketpair(); a.send(b"x"); print("twin", b.recv(1))
@@ -160,7 +164,7 @@ python3 /tmp/n.py"#
     )?;
     assert!(!said.contains("OPEN"), "{said}");
     assert_eq!(said.matches("denied").count(), 6, "{said}");
-    assert!(said.contains("twin b'x'"), "{said}");
+    assert!(said.contains("route twin") && said.contains("twin b'x'"), "{said}");
     Ok(())
 }
 
@@ -193,9 +197,8 @@ fn what_is_left_behind_does_not_act() -> Result {
         "AGENTS.md\ntwin.txt\nkept"
     );
     // In the same conversation: the folder of its transcripts holds nothing else any more.
-    let left =
-        house.send(&[r#"!tool Bash {"command":"find /transcripts -type f | grep -vc jsonl$"}"#])?;
-    assert!(left.contains('0'), "{left}");
+    let count = r#"!tool Bash {"command":"find /transcripts -type f ! -name '*.jsonl' | wc -l"}"#;
+    assert_eq!(house.send(&[count])?, "0");
     Ok(())
 }
 
