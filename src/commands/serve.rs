@@ -32,7 +32,7 @@ use crate::gateway::upstream::Upstream;
 use crate::gateway::{Gateway, demo};
 use crate::host::state::{State, StateError};
 use crate::host::tree::Tree;
-use crate::host::{log, machine, paths};
+use crate::host::{log, machine, paths, points};
 use crate::http::server::Connections;
 use crate::store::{Store, StoreOptions};
 
@@ -122,7 +122,7 @@ async fn serve(args: Args) -> Ended {
         };
         Failure::of(status, &error)
     })?;
-    let options = StoreOptions { path: state.database(), max_pages: None };
+    let options = StoreOptions { path: state.database(), max_pages: points::most_pages };
     let store = Store::open(options).await.map_err(|e| Failure::of(ExitStatus::Config, &e))?;
     let cells = Cells::at(&args.podman);
     let stop = CancellationToken::new();

@@ -3,6 +3,7 @@
 pub mod log;
 pub mod machine;
 pub mod paths;
+pub mod points;
 pub mod process;
 pub mod state;
 pub mod tree;

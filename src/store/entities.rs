@@ -74,6 +74,10 @@ pub(super) mod runs {
         pub requests: i64,
         pub cost_microusd: i64,
         pub preflight: Option<String>,
+        pub anew: bool,
+        pub retry_of: Option<String>,
+        pub cancel_at: Option<i64>,
+        pub timeline: Option<String>,
     }
 
     #[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]

@@ -11,7 +11,10 @@ pub(super) struct Migrator;
 
 impl MigratorTrait for Migrator {
     fn migrations() -> Vec<Box<dyn MigrationTrait>> {
-        vec![Box::new(Sql { name: "m0001_messages_and_runs", up: M0001 })]
+        vec![
+            Box::new(Sql { name: "m0001_messages_and_runs", up: M0001 }),
+            Box::new(Sql { name: "m0002_cancel_retry_keys", up: M0002 }),
+        ]
     }
 }
 
@@ -121,5 +124,29 @@ CREATE TABLE tokens (
     label      TEXT NOT NULL,
     created_at INTEGER NOT NULL,
     expires_at INTEGER
+) STRICT;
+";
+
+/// A key's row is written with its message, so that whoever sends it again gets the same run.
+const M0002: &str = "
+ALTER TABLE runs ADD COLUMN anew INTEGER NOT NULL DEFAULT 0; -- 1: it forgets the conversation so far
+ALTER TABLE runs ADD COLUMN retry_of TEXT REFERENCES runs(id); -- the run whose messages it answers
+ALTER TABLE runs ADD COLUMN cancel_at INTEGER; -- somebody asked to cancel it
+ALTER TABLE runs ADD COLUMN timeline TEXT; -- JSON: microseconds since it was claimed
+CREATE UNIQUE INDEX runs_retry ON runs(retry_of) WHERE retry_of IS NOT NULL;
+
+CREATE TABLE idempotency_keys (
+    speaker    TEXT NOT NULL, -- `owner`, or the token's number
+    key        TEXT NOT NULL,
+    message    BLOB NOT NULL, -- SHA-256 of what was sent
+    run_id     TEXT NOT NULL REFERENCES runs(id),
+    created_at INTEGER NOT NULL,
+    PRIMARY KEY (speaker, key)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX idempotency_keys_run ON idempotency_keys(run_id);
+
+CREATE TABLE marks (
+    name TEXT PRIMARY KEY NOT NULL, -- `looked`: when the owner last looked at the news
+    at   INTEGER NOT NULL
 ) STRICT;
 ";

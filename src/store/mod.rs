@@ -42,8 +42,9 @@ use writer::{Operation, Tx, Writer};
 pub struct StoreOptions {
     /// The file; its directory exists.
     pub path: PathBuf,
-    /// The most pages (4 KiB) that it may have. Only for tests of a full disk.
-    pub max_pages: Option<u32>,
+    /// The most pages (4 KiB) that it may have, asked for each connection that writes. Only for
+    /// tests of a full disk.
+    pub max_pages: fn() -> Option<u32>,
 }
 
 /// The handle to the state; cheap to clone. The file is closed when the last one is dropped.

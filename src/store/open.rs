@@ -65,7 +65,7 @@ pub(super) async fn connect_writer(options: &StoreOptions) -> Result<DatabaseCon
             .pragma("synchronous", "FULL")
             // After a burst the WAL shrinks again.
             .pragma("journal_size_limit", "16777216");
-        match max_pages {
+        match max_pages() {
             Some(pages) => sqlite.pragma("max_page_count", pages.to_string()),
             None => sqlite,
         }

@@ -168,7 +168,7 @@ fn store() -> Result {
         tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     runtime.block_on(async {
         let dir = tempfile::tempdir()?;
-        let options = StoreOptions { path: dir.path().join("db"), max_pages: None };
+        let options = StoreOptions { path: dir.path().join("db"), max_pages: || None };
         let store = Arc::new(Store::open(options).await?);
         let (one, _) = accepts(&store, 1, 200).await?;
         let before = store.counters();

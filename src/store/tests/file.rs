@@ -14,7 +14,7 @@ fn mode(path: &Path) -> std::io::Result<u32> {
 
 async fn refusal(path: &Path) -> Result<Error, Box<dyn StdError>> {
     let before = fs::read(path)?;
-    let opened = Store::open(StoreOptions { path: path.to_owned(), max_pages: None });
+    let opened = Store::open(StoreOptions { path: path.to_owned(), max_pages: || None });
     let error = opened.await.err().ok_or("it was opened")?;
     assert_eq!(fs::read(path)?, before, "the file was changed");
     Ok(error)
@@ -92,10 +92,12 @@ async fn what_is_no_database_of_ours_is_refused_untouched() -> Checked {
     other.close().await?;
     assert!(matches!(refusal(&path).await?, Error::NotOurs { .. }));
 
-    let error =
-        Store::open(StoreOptions { path: dir.path().join("no/such/directory"), max_pages: None });
+    let error = Store::open(StoreOptions {
+        path: dir.path().join("no/such/directory"),
+        max_pages: || None,
+    });
     assert!(matches!(error.await.err(), Some(Error::File { .. })));
-    let error = Store::open(StoreOptions { path: dir.path().to_owned(), max_pages: None });
+    let error = Store::open(StoreOptions { path: dir.path().to_owned(), max_pages: || None });
     assert!(matches!(error.await.err(), Some(Error::NotOurs { .. })));
     Ok(())
 }
@@ -106,11 +108,11 @@ async fn an_empty_file_and_a_tableless_database_are_begun_anew() -> Checked {
     let empty = dir.path().join("empty");
     fs::write(&empty, b"")?;
     let tableless = dir.path().join("with ? and % in its name");
-    let begun = Store::open(StoreOptions { path: tableless.clone(), max_pages: None });
+    let begun = Store::open(StoreOptions { path: tableless.clone(), max_pages: || None });
     begun.await?.close().await;
     for path in [empty, tableless] {
         for _ in 0..2 {
-            let options = StoreOptions { path: path.clone(), max_pages: None };
+            let options = StoreOptions { path: path.clone(), max_pages: || None };
             let store = Store::open(options).await?;
             store.ensure_user(&"ann".parse()?, NOW).await?;
             store.ensure_user(&"ann".parse()?, NOW + 1).await?;

@@ -90,7 +90,7 @@ async fn a_refusal_in_a_group_undoes_only_itself() -> Checked {
 
 #[tokio::test]
 async fn a_full_disk_refuses_leaves_nothing_half_written_and_heals() -> Checked {
-    let home = Home::with_pages(Some(60)).await?;
+    let home = Home::with_pages(|| Some(60)).await?;
     let long = "x".repeat(20_000);
     let mut accepted = Vec::new();
     for run in 1..=100 {
@@ -122,7 +122,7 @@ async fn a_full_disk_refuses_leaves_nothing_half_written_and_heals() -> Checked 
     };
     let messages = accepted.len() + 1;
     assert_eq!(listed(&home.store).await?, (accepted.clone(), messages));
-    let home = home.reopen(None).await?;
+    let home = home.reopen(|| None).await?;
     assert_eq!(listed(&home.store).await?, (accepted, messages));
     assert!(home.store.users().await?.iter().all(|user| user.name.as_str() != "bob"));
     home.say(300, "ann", "other", &long).await?;
@@ -162,7 +162,7 @@ async fn verbs_of_a_closed_store_fail_and_dropping_ends_the_writer() -> Checked 
 #[ignore = "it is a part of what_was_accepted_survives_a_kill, which runs it as a process"]
 async fn accept_until_killed() -> Checked {
     let path = env::var_os("NOCLAW_TEST_DATABASE").ok_or("NOCLAW_TEST_DATABASE is not set")?;
-    let store = Store::open(StoreOptions { path: path.into(), max_pages: None });
+    let store = Store::open(StoreOptions { path: path.into(), max_pages: || None });
     let store = store.await?;
     for run in 1.. {
         let message = new(run, &format!("u{}", run % 5), "main", &run.to_string())?;
@@ -204,7 +204,7 @@ async fn what_was_accepted_survives_a_kill() -> Checked {
         }
         child.wait()?;
         assert!(told.len() >= 40, "the other process told of {}", told.len());
-        let store = Store::open(StoreOptions { path: path.clone(), max_pages: None });
+        let store = Store::open(StoreOptions { path: path.clone(), max_pages: || None });
         let store = store.await?;
         for (what, run) in told {
             let record = store.run(run).await?.ok_or(format!("{run} is lost"))?;

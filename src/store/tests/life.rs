@@ -149,7 +149,7 @@ async fn after_a_crash_every_open_run_is_settled() -> Checked {
     let late = Ending { outcome: Outcome::TimedOut { detail: "10 min".to_owned() }, ..failed() };
     store.finish(id(6), late, NOW).await?;
 
-    let home = home.reopen(None).await?;
+    let home = home.reopen(|| None).await?;
     let settled = home.store.recover(NOW + 9).await?;
     let expected = [
         (1, RunState::Queued),

@@ -35,10 +35,10 @@ struct Home {
 
 impl Home {
     async fn new() -> Result<Self, Box<dyn StdError>> {
-        Self::with_pages(None).await
+        Self::with_pages(|| None).await
     }
 
-    async fn with_pages(max_pages: Option<u32>) -> Result<Self, Box<dyn StdError>> {
+    async fn with_pages(max_pages: fn() -> Option<u32>) -> Result<Self, Box<dyn StdError>> {
         let dir = tempfile::tempdir()?;
         let path = dir.path().join("noclaw.db");
         let options = StoreOptions { path, max_pages };
@@ -74,7 +74,7 @@ impl Home {
     }
 
     /// Closes the store and opens the same file again.
-    async fn reopen(mut self, max_pages: Option<u32>) -> Result<Self, Box<dyn StdError>> {
+    async fn reopen(mut self, max_pages: fn() -> Option<u32>) -> Result<Self, Box<dyn StdError>> {
         self.store.close().await;
         self.options.max_pages = max_pages;
         self.store = Store::open(self.options.clone()).await?;
