@@ -156,6 +156,12 @@ pub enum Error {
         /// Why it is invalid, where a form was broken.
         source: Option<InvalidId>,
     },
+    /// What the owner has looked at could not be written.
+    #[error("that the news were seen cannot be written")]
+    Seen {
+        /// What SQLite said.
+        source: Cause,
+    },
     /// A token could not be written or removed.
     #[error("the token cannot be changed")]
     Token {
@@ -174,6 +180,28 @@ pub enum Refused {
         scope: QueueScope,
         /// How many may wait in it.
         most: usize,
+    },
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] Error),
+}
+
+/// Why a user was not removed. Nothing was written then.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum NotRemoved {
+    /// There is none.
+    #[error("there is no user {user}")]
+    NoSuchUser {
+        /// Of this name.
+        user: UserName,
+    },
+    /// A run of the user's is not over.
+    #[error("{user} has {runs} run(s) that are not over")]
+    Busy {
+        /// Whose.
+        user: UserName,
+        /// How many.
+        runs: u64,
     },
     /// The store failed.
     #[error(transparent)]

@@ -4,7 +4,8 @@
 //! |---|---|
 //! | `accept.rs`, `claim.rs`, `change.rs`, `recover.rs` | a run's life, as verbs of [`Store`] |
 //! | `read.rs`, `record.rs` | what people and other parts may read, in types of `core` |
-//! | `users.rs`, `tokens.rs` | who there is |
+//! | `users.rs`, `removal.rs`, `tokens.rs` | who there is |
+//! | `news.rs` | what happened since the owner last looked |
 //! | `writer.rs` | one connection writes, and commits in groups |
 //! | `open.rs`, `migrations.rs`, `entities.rs` | the file, its tables, their rows |
 //!
@@ -18,13 +19,15 @@ mod entities;
 pub mod error;
 mod forget;
 mod migrations;
+pub mod news;
 mod open;
 pub mod read;
 pub mod record;
 mod recover;
+pub mod removal;
 mod standing;
 pub mod tokens;
-mod users;
+pub mod users;
 mod writer;
 
 #[cfg(test)]

@@ -15,7 +15,7 @@ use super::record::{
     HistoryRecord, MessageRecord, RunRecord, count, parse_conversation, parse_run, parse_state,
     status,
 };
-use crate::core::ids::{RunId, UserName};
+use crate::core::ids::{ConversationName, RunId, UserName};
 use crate::core::run::RunState;
 
 /// The most rows of one page, whatever was asked for.
@@ -33,8 +33,10 @@ pub struct RunFilter {
 }
 
 /// Which part of a history is wanted.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct HistoryPage {
+    /// Only this conversation.
+    pub conversation: Option<ConversationName>,
     /// Before this [`HistoryRecord::id`], for the next page.
     pub before: Option<i64>,
     /// At most so many.
@@ -62,6 +64,8 @@ struct HistoryRow {
     state: String,
     outcome: Option<String>,
     reply: Option<String>,
+    error: Option<String>,
+    ended_at: Option<i64>,
 }
 
 impl Store {
@@ -128,13 +132,14 @@ impl Store {
         page: HistoryPage,
     ) -> Result<Vec<HistoryRecord>, Error> {
         let user = user.as_str();
+        let conversation = page.conversation.as_ref().map(ConversationName::as_str);
         let before = page.before.unwrap_or(i64::MAX);
         let limit = page.limit.min(PAGE_MOST) as u64;
         // The page is found by numbers alone, so that only its own texts are read.
         let rows = HistoryRow::find_by_statement(raw_sql!(
             Sqlite,
             r#"SELECT m.id, c.name AS conversation, m.run_id, m.text, m.context, m.channel,
-                      m.created_at, r.state, r.outcome, r.reply
+                      m.created_at, r.state, r.outcome, r.reply, r.error, r.ended_at
                FROM message_history AS m
                JOIN conversations AS c ON c.id = m.conversation_id
                JOIN runs AS r ON r.id = m.run_id
@@ -142,6 +147,7 @@ impl Store {
                    SELECT p.id FROM message_history AS p
                    JOIN conversations AS q ON q.id = p.conversation_id
                    WHERE q.user = {user} AND p.id < {before}
+                   AND ({conversation} IS NULL OR q.name = {conversation})
                    ORDER BY p.id DESC LIMIT {limit})
                ORDER BY m.id DESC"#
         ));
@@ -214,6 +220,8 @@ impl HistoryRecord {
             run: parse_run(&row.run_id)?,
             status: status(state, outcome),
             reply: row.reply,
+            error: row.error,
+            ended_at: row.ended_at,
         })
     }
 }

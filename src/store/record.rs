@@ -92,6 +92,10 @@ pub struct HistoryRecord {
     pub status: RunState,
     /// The run's reply.
     pub reply: Option<String>,
+    /// Why there is none.
+    pub error: Option<String>,
+    /// When the run's outcome was known.
+    pub ended_at: Option<i64>,
 }
 
 /// A user.
@@ -105,6 +109,21 @@ pub struct UserRecord {
     pub time_zone: Option<String>,
     /// When the user was made.
     pub created_at: i64,
+}
+
+/// A user, and how much is kept of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UserOverview {
+    /// The user.
+    pub user: UserRecord,
+    /// Conversations.
+    pub conversations: u64,
+    /// Messages in them.
+    pub messages: u64,
+    /// Runs that answered them, or will.
+    pub runs: u64,
+    /// Tokens that speak for this user only.
+    pub tokens: u64,
 }
 
 /// A token, without what would let anyone use it.

@@ -225,7 +225,7 @@ async fn lists_are_filtered_and_paged() -> Checked {
     assert_eq!((counts.queued, counts.active), (2, 1));
 
     let ann = "ann".parse()?;
-    let page = |before| HistoryPage { before, limit: 1 };
+    let page = |before| HistoryPage { before, limit: 1, ..HistoryPage::default() };
     let newest = home.store.history(&ann, page(None)).await?.pop().ok_or("no history")?;
     assert_eq!((newest.message.text.as_str(), newest.status), ("text 3", RunState::Queued));
     let older = home.store.history(&ann, page(Some(newest.id))).await?;

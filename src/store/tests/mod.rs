@@ -4,6 +4,7 @@ mod file;
 mod group;
 mod life;
 mod order;
+mod people;
 
 use std::error::Error as StdError;
 
@@ -18,7 +19,7 @@ use super::writer::{Operation, Tx};
 use super::{Store, StoreOptions};
 use crate::core::ids::RunId;
 use crate::core::message::{Message, MessageBody};
-use crate::core::run::{FailureKind, Outcome};
+use crate::core::run::{FailureKind, Outcome, RunState};
 
 type Checked = Result<(), Box<dyn StdError>>;
 
