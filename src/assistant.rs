@@ -5,6 +5,7 @@
 //! claimed always ends in [`Assistant::finish`], and its container always in `Cell::end`.
 
 mod after;
+pub mod people;
 mod prepare;
 pub mod ready;
 mod trouble;
@@ -161,7 +162,6 @@ impl Assistant {
         self.store.measured(run.run, &prepare::record(&preflight), judged.is_ok()).await?;
         judged?;
         verdict.go();
-
         let (up, down) = door.agent().await?;
         let mut agent = Agent::new(up, down);
         let ready = timeout(AGENT_START, agent.initialize(&prepared.instructions)).await;

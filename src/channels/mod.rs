@@ -2,9 +2,12 @@
 //! problem document.
 
 pub mod health;
+pub mod history;
 pub mod listen;
+pub mod news;
 pub mod runs;
 pub mod tokens;
+pub mod users;
 pub mod view;
 pub mod webhook;
 pub mod who;
@@ -85,13 +88,24 @@ impl Routes {
             ["v1", "tokens", id] if request.method() == Method::DELETE => {
                 tokens::delete(self, &speaker, id).await
             }
-            ["webhook" | "healthz" | "readyz"] | ["v1", "runs" | "tokens" | "status", ..] => {
-                let detail = format!("{} is not for {path}", request.method());
-                Err(Problem::new(ProblemKind::MethodNotAllowed, detail))
-            }
-            _ => Err(Problem::new(ProblemKind::NotFound, format!("there is no route {path}"))),
+            ["v1", "users", rest @ ..] => users::route(self, &speaker, rest, request).await,
+            ["v1", "news"] if get => news::show(self, &speaker).await,
+            ["v1", "news", "seen"] if post => news::seen(self, &speaker, request).await,
+            ["webhook" | "healthz" | "readyz"]
+            | ["v1", "runs" | "tokens" | "status" | "news", ..] => Err(wrong_method(&request)),
+            _ => Err(no_route(&request)),
         }
     }
+}
+
+/// There is such a route, but not with this method.
+fn wrong_method(request: &Request<Incoming>) -> Problem {
+    let detail = format!("{} is not for {}", request.method(), request.uri().path());
+    Problem::new(ProblemKind::MethodNotAllowed, detail)
+}
+
+fn no_route(request: &Request<Incoming>) -> Problem {
+    Problem::new(ProblemKind::NotFound, format!("there is no route {}", request.uri().path()))
 }
 
 /// Only the owner may do this.

@@ -3,6 +3,7 @@
 
 use hyper::body::Incoming;
 use hyper::{Request, Response};
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
@@ -28,7 +29,7 @@ pub struct TokenBody {
     /// What the owner calls it.
     #[serde(default)]
     pub label: String,
-    /// Days until it is no longer good; never when left out.
+    /// Days until it is no longer good, 1 or more; never when left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub days: Option<u16>,
 }
@@ -42,6 +43,8 @@ pub struct TokenView {
     pub scope: String,
     /// What the owner calls it.
     pub label: String,
+    /// From when on it is no longer good; `null`: it always is.
+    pub expires_at: Option<Timestamp>,
     /// The token itself; told once.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub token: Option<String>,
@@ -52,6 +55,10 @@ pub struct TokenView {
 pub struct TokenList {
     /// The tokens.
     pub tokens: Vec<TokenView>,
+}
+
+fn time(ms: i64) -> Timestamp {
+    Timestamp::from_millisecond(ms).unwrap_or_default()
 }
 
 fn scope(user: Option<&UserName>) -> String {
@@ -70,21 +77,29 @@ pub(super) async fn create(
         let detail = "label: at most 64 bytes, without control characters";
         return Err(Problem::new(ProblemKind::InvalidField, detail));
     }
+    if days == Some(0) {
+        let detail = "days: must be 1 or more; a token of 0 days was never good";
+        return Err(Problem::new(ProblemKind::InvalidField, detail));
+    }
     // Two UUIDs of version 4 hold 244 random bits of the operating system's.
     let token = format!("{PREFIX}{}{}", Uuid::new_v4().simple(), Uuid::new_v4().simple());
     let now_ms = now();
+    let expires_at = days.map(|days| now_ms + i64::from(days) * 86_400_000);
     let new = NewToken {
         scope: if user.is_some() { "user" } else { "owner" }.to_owned(),
         user: user.clone(),
         hash: who::hash(&token),
         label: label.clone(),
-        expires_at: days.map(|days| now_ms + i64::from(days) * 86_400_000),
+        expires_at,
         now_ms,
     };
     let id = routes.store().create_token(new).await.map_err(|e| fault(&e))?;
     let scope = scope(user.as_ref());
     tracing::info!(id, scope, "a token was made");
-    Ok(reply::json(201, &TokenView { id, scope, label, token: Some(token) }))
+    Ok(reply::json(
+        201,
+        &TokenView { id, scope, label, expires_at: expires_at.map(time), token: Some(token) },
+    ))
 }
 
 /// Lists tokens, without their text: nobody knows it any more.
@@ -95,6 +110,7 @@ pub(super) async fn list(routes: &Routes, speaker: &Speaker) -> Result<Response<
         id: token.id,
         scope: scope(token.user.as_ref()),
         label: token.label,
+        expires_at: token.expires_at.map(time),
         token: None,
     };
     Ok(reply::json(200, &TokenList { tokens: tokens.into_iter().map(view).collect() }))
@@ -107,7 +123,10 @@ pub(super) async fn delete(
     id: &str,
 ) -> Result<Response<Body>, Problem> {
     owner_only(speaker)?;
-    let missing = || Problem::new(ProblemKind::NotFound, format!("there is no token {id}"));
+    let missing = || {
+        Problem::new(ProblemKind::NotFound, format!("there is no token {id}"))
+            .hint("noclaw token list")
+    };
     let number = id.parse().map_err(|_| missing())?;
     match routes.store().delete_token(number).await.map_err(|e| fault(&e))? {
         true => Ok(reply::json(200, &serde_json::json!({"deleted": number}))),

@@ -143,6 +143,7 @@ async fn serve(args: Args) -> Ended {
         // It answers until the process ends: runs that are being ended still need it.
         tokio::spawn(demo::serve(listener, std::future::pending()));
     }
+    assistant.settle_people().await;
     let connections = Connections::new(stop.clone());
     let listening = listen(&args, &assistant, &connections).await?;
     tracing::info!(pid = std::process::id(), listening = listening.join(" "), "ready for messages");

@@ -7,7 +7,10 @@
 //!   noclaw.db       the store
 //!   users/U/workspace/
 //!   users/U/conversations/ID/transcripts/
+//!   removed/U@TIME/  what a removed user leaves, until it is deleted (state/removed.rs)
 //! ```
+
+pub mod removed;
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{Read, Seek, Write};
@@ -93,9 +96,14 @@ impl State {
     /// # Errors
     /// When it cannot be made.
     pub fn workspace(&self, user: &UserName) -> Result<PathBuf, StateError> {
-        let path = self.user(user).join("workspace");
+        let path = self.workspace_path(user);
         make_for_cells(&path)?;
         Ok(path)
+    }
+
+    /// Where a user's workspace is, if there is one.
+    pub fn workspace_path(&self, user: &UserName) -> PathBuf {
+        self.user(user).join("workspace")
     }
 
     /// A conversation's transcripts; made if they are missing.

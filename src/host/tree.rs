@@ -4,6 +4,8 @@
 //! A path that was checked and then used by name could be swapped for a link in between; a handle
 //! cannot. What is no regular file, or too large, is not read; a FIFO does not block.
 
+pub mod count;
+
 use std::ffi::{CStr, CString};
 use std::fs::File;
 use std::io::Read;
@@ -11,6 +13,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use nix::NixPath;
 use nix::dir::{Dir, Type};
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, AtFlags, OFlag, OpenHow, ResolveFlag, openat, openat2, renameat};
@@ -107,6 +110,15 @@ impl Tree {
         read().map(Some).map_err(|source| fail("read", &path, source))
     }
 
+    /// Removes everything in it, and the directory itself.
+    ///
+    /// # Errors
+    /// When something cannot be removed.
+    pub fn remove(self) -> Result<(), TreeError> {
+        self.keep_only(&[])?;
+        std::fs::remove_dir(&self.path).map_err(|source| fail("remove", &self.path, source))
+    }
+
     /// Removes everything but the regular file `keep`, a path of directories and a file's name.
     /// Returns whether that file is there. Nothing may write to the tree meanwhile.
     ///
@@ -125,7 +137,10 @@ impl Tree {
     }
 }
 
-fn beneath(directory: impl AsFd, name: &str, flags: OFlag) -> Result<OwnedFd, Errno> {
+fn beneath<P>(directory: impl AsFd, name: &P, flags: OFlag) -> Result<OwnedFd, Errno>
+where
+    P: NixPath + ?Sized,
+{
     let resolve = ResolveFlag::RESOLVE_BENEATH
         | ResolveFlag::RESOLVE_NO_SYMLINKS
         | ResolveFlag::RESOLVE_NO_MAGICLINKS;

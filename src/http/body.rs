@@ -10,6 +10,9 @@ use serde::de::DeserializeOwned;
 use crate::core::limits::{BODY_BYTES, REQUEST_TIME};
 use crate::core::problem::{Problem, ProblemKind};
 
+/// How deep serde_json follows, so that nobody can exhaust the stack.
+const DEPTH: usize = 127;
+
 /// Reads and parses the body.
 ///
 /// # Errors
@@ -58,6 +61,13 @@ pub fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
             let at = if path == "." { String::new() } else { format!("{path}: ") };
             return Problem::new(ProblemKind::InvalidField, format!("{at}{inner}"));
         }
+        if inner.to_string().starts_with("recursion limit exceeded") {
+            // It is JSON. Only the path's begin helps: its rest is as deep as the JSON.
+            let field = path.split(['.', '[']).next().unwrap_or("?");
+            let detail = format!("{field}: is nested deeper than {DEPTH} levels");
+            return Problem::new(ProblemKind::InvalidField, detail)
+                .hint("send it flatter, or as a string that holds the JSON");
+        }
         Problem::new(ProblemKind::MalformedJson, inner)
     })?;
     json.end().map_err(|error| Problem::new(ProblemKind::MalformedJson, error))?;
@@ -72,6 +82,22 @@ pub fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
 mod tests {
     use super::*;
     use crate::core::message::MessageBody;
+
+    #[test]
+    fn what_is_nested_too_deep_is_called_so() {
+        let nested = |depth| {
+            let (open, close) = ("[".repeat(depth), "]".repeat(depth));
+            format!(r#"{{"message":"x","context":{open}{close}}}"#)
+        };
+        let deepest = nested(DEPTH - 1);
+        assert!(parse::<MessageBody>(deepest.as_bytes()).is_ok());
+        for depth in [DEPTH, 10_000] {
+            let problem = parse::<MessageBody>(nested(depth).as_bytes()).err();
+            let problem = problem.map(|p| (p.kind, p.detail));
+            let detail = "context: is nested deeper than 127 levels".to_owned();
+            assert_eq!(problem, Some((ProblemKind::InvalidField, detail)), "{depth}");
+        }
+    }
 
     #[test]
     fn what_is_wrong_decides_the_kind_and_the_field_is_named() {
