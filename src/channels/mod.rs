@@ -106,6 +106,7 @@ fn wrong_method(request: &Request<Incoming>) -> Problem {
 
 fn no_route(request: &Request<Incoming>) -> Problem {
     Problem::new(ProblemKind::NotFound, format!("there is no route {}", request.uri().path()))
+        .hint("README.md lists the routes; do service and client differ in version?")
 }
 
 /// Only the owner may do this.

@@ -51,6 +51,18 @@ impl Client {
         self.request(Method::POST, path, json.into()).await
     }
 
+    /// Replaces something.
+    pub async fn put(&self, path: &str, body: &impl Serialize) -> Result<Answer, Failure> {
+        let json = serde_json::to_vec(body).map_err(|e| Failure::of(ExitStatus::Data, &e))?;
+        self.request(Method::PUT, path, json.into()).await
+    }
+
+    /// Changes something.
+    pub async fn patch(&self, path: &str, body: &impl Serialize) -> Result<Answer, Failure> {
+        let json = serde_json::to_vec(body).map_err(|e| Failure::of(ExitStatus::Data, &e))?;
+        self.request(Method::PATCH, path, json.into()).await
+    }
+
     /// Removes something.
     pub async fn delete(&self, path: &str) -> Result<Answer, Failure> {
         self.request(Method::DELETE, path, Bytes::new()).await

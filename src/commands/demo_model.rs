@@ -24,6 +24,7 @@ pub fn run(args: &Args) -> Ended {
                 ExitStatus::Unavailable,
                 format!("cannot listen at {}: {error}", args.listen),
             )
+            .hint("--listen ADDR names another one; port 0 is any")
         };
         let listener = TcpListener::bind(args.listen).await.map_err(failed)?;
         let address = listener.local_addr().map_err(failed)?;

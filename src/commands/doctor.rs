@@ -101,7 +101,8 @@ pub fn run(args: &Args) -> Ended {
         n => Err(Failure::new(
             ExitStatus::Config,
             format!("{n} of {} checks failed", findings.len()),
-        )),
+        )
+        .hint("each FAIL says above what to do")),
     }
 }
 

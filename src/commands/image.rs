@@ -84,7 +84,11 @@ fn build(args: &Build) -> Ended {
         .stdin(Stdio::null())
         .stdout(std::io::stderr())
         .status();
-    let status = status.map_err(|error| Failure::of(ExitStatus::Config, &error))?;
+    let status = status.map_err(|error| {
+        let message = format!("the recipe's build.sh cannot be started: {error}");
+        Failure::new(ExitStatus::Config, message)
+            .hint("`make install` puts it in its place; or name its folder: --containerfiles DIR")
+    })?;
     if !status.success() {
         return Err(Failure::new(
             ExitStatus::Failed,
@@ -95,7 +99,10 @@ fn build(args: &Build) -> Ended {
     eprintln!("self-test: the agent and its tools, in a container without network");
     block_on(async {
         let tested = image::self_test(&cells).await;
-        tested.map_err(|error| Failure::new(ExitStatus::Failed, chain(&error)))
+        tested.map_err(|error| {
+            Failure::of(ExitStatus::Failed, &error)
+                .hint("the old image, if there was one, serves on; `noclaw doctor` looks further")
+        })
     })?;
     eprintln!("done: {CURRENT}");
     Ok(ExitStatus::Ok)

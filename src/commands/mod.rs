@@ -4,25 +4,33 @@
 mod client;
 mod demo_model;
 mod doctor;
+mod history;
 mod image;
+mod news;
 mod run;
 mod send;
 mod serve;
 mod status;
 mod token;
+mod user;
 
 use std::process::ExitCode;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use clap::{Parser, Subcommand};
 
 use crate::core::problem::{ExitStatus, Problem, chain};
 
 /// A personal assistant that answers every message in a fresh, measured rootless container.
+///
+/// Without a command: what happened since you last looked.
 #[derive(Debug, Parser)]
-#[command(name = "noclaw", version, max_term_width = 100, subcommand_required = true)]
+#[command(name = "noclaw", version, max_term_width = 100, args_conflicts_with_subcommands = true)]
 pub struct Cli {
     #[command(subcommand)]
-    command: Command,
+    command: Option<Command>,
+    #[command(flatten)]
+    news: news::Args,
 }
 
 #[derive(Debug, Subcommand)]
@@ -34,6 +42,11 @@ enum Command {
     /// Look at runs
     #[command(subcommand)]
     Run(run::Command),
+    /// Show the messages of a user, and what was replied
+    History(history::Args),
+    /// Make, change and remove users
+    #[command(subcommand)]
+    User(user::Command),
     /// Make and look at the image of the cells
     #[command(subcommand)]
     Image(image::Command),
@@ -74,7 +87,9 @@ impl Failure {
 
 impl From<Problem> for Failure {
     fn from(problem: Problem) -> Self {
-        Self { status: problem.kind.exit(), message: problem.detail, hint: problem.hint }
+        let again = |seconds| format!("try again in {seconds} s");
+        let hint = problem.hint.or_else(|| problem.retry_after.map(again));
+        Self { status: problem.kind.exit(), message: problem.detail, hint }
     }
 }
 
@@ -93,20 +108,38 @@ pub fn main() -> ExitCode {
         }
     };
     let ended = match cli.command {
-        Command::Serve(args) => serve::run(*args),
-        Command::Send(args) => send::run(args),
-        Command::Run(command) => run::run(command),
-        Command::Image(command) => image::run(command),
-        Command::Token(command) => token::run(command),
-        Command::Status(args) => status::run(&args),
-        Command::Doctor(args) => doctor::run(&args),
-        Command::DemoModel(args) => demo_model::run(&args),
+        None => news::run(&cli.news),
+        Some(Command::Serve(args)) => serve::run(*args),
+        Some(Command::Send(args)) => send::run(args),
+        Some(Command::Run(command)) => run::run(command),
+        Some(Command::History(args)) => history::run(&args),
+        Some(Command::User(command)) => user::run(command),
+        Some(Command::Image(command)) => image::run(command),
+        Some(Command::Token(command)) => token::run(command),
+        Some(Command::Status(args)) => status::run(&args),
+        Some(Command::Doctor(args)) => doctor::run(&args),
+        Some(Command::DemoModel(args)) => demo_model::run(&args),
     };
-    let status = ended.unwrap_or_else(|failure| {
-        complain(&failure.message, failure.hint.as_deref());
-        failure.status
-    });
+    let status = match ended {
+        // What nobody could read was not done.
+        Ok(ExitStatus::Ok) if OUTPUT_FAILED.load(Ordering::Relaxed) => ExitStatus::Failed,
+        Ok(status) => status,
+        Err(failure) => {
+            complain(&failure.message, failure.hint.as_deref());
+            failure.status
+        }
+    };
     ExitCode::from(status as u8)
+}
+
+/// Standard output could not be written.
+static OUTPUT_FAILED: AtomicBool = AtomicBool::new(false);
+/// The reader of standard output has gone away. That is no error, but nobody has read it.
+static READER_GONE: AtomicBool = AtomicBool::new(false);
+
+/// Whether everything that was printed has reached its reader, as far as this process can know.
+fn all_printed() -> bool {
+    !OUTPUT_FAILED.load(Ordering::Relaxed) && !READER_GONE.load(Ordering::Relaxed)
 }
 
 /// Runs a client's or a small server's future to its end, on this thread.
@@ -124,17 +157,24 @@ fn complain(message: &str, hint: Option<&str>) {
 }
 
 /// Writes data to standard output, to a terminal without what would steer it. A reader that has
-/// gone away is no error.
+/// gone away is no error; any other failure is told once, and is the command's ([`main`]).
 fn print(text: impl std::fmt::Display) {
     use std::io::{IsTerminal, Write};
     let text = text.to_string();
     let mut out = std::io::stdout().lock();
     let text = if out.is_terminal() { harmless(&text) } else { text };
     let written = writeln!(out, "{text}").and_then(|()| out.flush());
-    if let Err(error) = written
-        && error.kind() != std::io::ErrorKind::BrokenPipe
-    {
-        complain(&format!("standard output cannot be written: {error}"), None);
+    match written {
+        Ok(()) => {}
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => {
+            READER_GONE.store(true, Ordering::Relaxed);
+        }
+        Err(error) => {
+            if !OUTPUT_FAILED.swap(true, Ordering::Relaxed) {
+                let hint = "is there room where it goes? `noclaw run list` still has the replies";
+                complain(&format!("standard output cannot be written: {error}"), Some(hint));
+            }
+        }
     }
 }
 
@@ -147,6 +187,12 @@ fn harmless(text: &str) -> String {
         c => c.to_string(),
     };
     text.chars().map(shown).collect()
+}
+
+/// A moment as a person's clock shows it.
+fn local(moment: jiff::Timestamp) -> impl std::fmt::Display {
+    let zoned = moment.to_zoned(jiff::tz::TimeZone::system());
+    zoned.strftime("%Y-%m-%d %H:%M:%S").to_string()
 }
 
 /// Writes a value as JSON.

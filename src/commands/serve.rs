@@ -102,8 +102,10 @@ pub fn run(args: Args) -> Ended {
         return Err(Failure::new(ExitStatus::NotAllowed, "noclaw is not run as root")
             .hint("run it as the user whose assistant it is; cells are rootless containers"));
     }
-    log::start(args.log.as_deref())
-        .map_err(|error| Failure::new(ExitStatus::Usage, format!("--log: {error}")))?;
+    log::start(args.log.as_deref()).map_err(|error| {
+        Failure::new(ExitStatus::Usage, format!("--log: {error}"))
+            .hint("--log debug, or --log noclaw::cell=debug,info")
+    })?;
     // Two workers, so that one busy cell cannot stall the others; memory is kept small.
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
@@ -116,11 +118,12 @@ async fn serve(args: Args) -> Ended {
     let settings = settings(&args)?;
     let (upstream, key, demo_listener) = model(&args.model).await?;
     let state = State::open(&args.state, &fresh_instance()?).map_err(|error| {
+        let hint = "--state DIR gives this service a state of its own";
         let status = match error {
             StateError::InUse { .. } => ExitStatus::Unavailable,
             _ => ExitStatus::Config,
         };
-        Failure::of(status, &error)
+        Failure::of(status, &error).hint(hint)
     })?;
     let options = StoreOptions { path: state.database(), max_pages: points::most_pages };
     let store = Store::open(options).await.map_err(|e| Failure::of(ExitStatus::Config, &e))?;
@@ -230,7 +233,15 @@ async fn listen(
     assistant: &Arc<Assistant>,
     connections: &Connections,
 ) -> Result<Vec<String>, Failure> {
-    let unavailable = |error: listen::ListenError| Failure::of(ExitStatus::Unavailable, &error);
+    let unavailable = |error: listen::ListenError| {
+        let hint = match error {
+            listen::ListenError::Unix { .. } => "--socket PATH names another place",
+            listen::ListenError::InUse { .. } => "stop it, or take another place: --socket PATH",
+            listen::ListenError::Tcp { .. } => "--listen ADDR names another one; port 0 is any",
+            listen::ListenError::NotLoopback { .. } => "--listen 127.0.0.1:7867",
+        };
+        Failure::of(ExitStatus::Unavailable, &error).hint(hint)
+    };
     let unix = listen::unix(&args.socket).await.map_err(unavailable)?;
     let mut listening = vec![args.socket.display().to_string()];
     let tcp: Option<TcpListener> = match args.listen {
@@ -299,13 +310,18 @@ async fn model(
         let upstream = Upstream::parse(&url).map_err(|error| config(&error))?;
         return Ok((upstream, Some(ApiKey::for_demo()), Some(listener)));
     }
-    let usage = |error| Failure::of(ExitStatus::Usage, &error);
+    let usage = |error| {
+        let hint = "--model-api https://HOST, or `demo` for the built-in stand-in";
+        Failure::of(ExitStatus::Usage, &error).hint(hint)
+    };
     let upstream = Upstream::parse(&args.model_api).map_err(usage)?;
     let credentials = std::env::var_os("CREDENTIALS_DIRECTORY").map(PathBuf::from);
     let credential = credentials.as_ref().map(|dir| dir.join(CREDENTIAL)).filter(|p| p.exists());
     let key = match args.api_key_file.clone().or(credential) {
         Some(file) => {
-            Some(ApiKey::read(&file, credentials.as_deref()).map_err(|error| config(&error))?)
+            let read = ApiKey::read(&file, credentials.as_deref());
+            let hint = "--api-key-file FILE: one line, mode 0600";
+            Some(read.map_err(|error| config(&error).hint(hint))?)
         }
         None => None,
     };

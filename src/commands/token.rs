@@ -1,7 +1,9 @@
 //! `noclaw token`: who may speak over TCP.
 
+use jiff::Timestamp;
+
 use super::client::Client;
-use super::{Ended, block_on, print, print_json};
+use super::{Ended, block_on, local, print, print_json};
 use crate::channels::tokens::{TokenBody, TokenList, TokenView};
 use crate::core::ids::UserName;
 use crate::core::problem::ExitStatus;
@@ -26,8 +28,8 @@ pub struct Create {
     /// What you call it
     #[arg(long, default_value = "")]
     label: String,
-    /// Days until it is no longer good
-    #[arg(long)]
+    /// Days until it is no longer good; it always is when left out
+    #[arg(long, value_parser = clap::value_parser!(u16).range(1..))]
     days: Option<u16>,
     /// Print JSON
     #[arg(long)]
@@ -73,7 +75,14 @@ pub fn run(command: Command) -> Ended {
                 print_json(&list);
             } else {
                 for token in list.tokens {
-                    print(format_args!("{:<4} {:<24} {}", token.id, token.scope, token.label));
+                    let TokenView { id, scope, label, expires_at, .. } = token;
+                    let until = match expires_at {
+                        None => "for ever".to_owned(),
+                        Some(at) if at <= Timestamp::now() => format!("expired {}", local(at)),
+                        Some(at) => format!("until {}", local(at)),
+                    };
+                    let line = format!("{id:<4} {scope:<24} {until:<27} {label}");
+                    print(line.trim_end());
                 }
             }
         }

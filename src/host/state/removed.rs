@@ -1,5 +1,5 @@
-//! Where a removed user's folder waits to be deleted: beside `users/`, under a name that no user can
-//! have and that says which user of that name it was, by the time it was made.
+//! Where a removed user's folder waits to be deleted: beside `users/`, under a name that no user
+//! can have and that says which user of that name it was, by the time it was made.
 //!
 //! A rename is one step: whoever is killed leaves the folder here or there, whole. Both directories
 //! are synced before anything relies on it, or a power cut could bring a folder back to life.
@@ -121,7 +121,7 @@ mod tests {
         fs::write(&note, "x")?;
         state.set_aside(&aside)?;
         assert!(!note.exists());
-        assert_eq!(state.aside()?, [aside.clone()]);
+        assert_eq!(state.aside()?, std::slice::from_ref(&aside));
         state.workspace(&aside.user)?;
         assert!(state.put_back(&aside).is_err(), "another bob's workspace stays his");
         assert!(!note.exists());
