@@ -31,6 +31,9 @@ pub struct Args {
     /// The model that is to answer
     #[arg(long)]
     model: Option<String>,
+    /// Have the agent forget the conversation so far
+    #[arg(long)]
+    new: bool,
     /// Print the run's id at once and do not wait for the reply
     #[arg(long)]
     detach: bool,
@@ -49,6 +52,7 @@ pub fn run(args: Args) -> Ended {
         context: None,
         conversation: args.conversation,
         model: args.model,
+        new: args.new,
     };
     let run: RunView = block_on(async {
         // Not waiting here: whatever happens later, its sender knows the run.

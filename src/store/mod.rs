@@ -2,7 +2,7 @@
 //!
 //! | where | what |
 //! |---|---|
-//! | `accept.rs`, `claim.rs`, `change.rs`, `recover.rs` | a run's life, as verbs of [`Store`] |
+//! | `accept.rs`, `claim.rs`, `change.rs`, `recover.rs`, `retry.rs` | a run's life, as verbs of [`Store`] |
 //! | `read.rs`, `record.rs` | what people and other parts may read, in types of `core` |
 //! | `users.rs`, `tokens.rs` | who there is |
 //! | `writer.rs` | one connection writes, and commits in groups |
@@ -22,6 +22,7 @@ mod open;
 pub mod read;
 pub mod record;
 mod recover;
+pub mod retry;
 mod standing;
 pub mod tokens;
 mod users;
