@@ -1,14 +1,17 @@
 //! Floor 3: the command line, one file a subcommand. Data goes to standard output, everything else
 //! to standard error; an error is one line, with a `hint:` line where there is something to do.
 
+mod chat;
 mod client;
 mod demo_model;
 mod doctor;
 mod image;
+mod reply;
 mod run;
 mod send;
 mod serve;
 mod status;
+mod stream;
 mod token;
 
 use std::process::ExitCode;
@@ -31,7 +34,9 @@ enum Command {
     Serve(Box<serve::Args>),
     /// Send a message and print the reply
     Send(send::Args),
-    /// Look at runs
+    /// Speak with the assistant; replies appear as they are written
+    Chat(chat::Args),
+    /// Look at runs, cancel them, try them again
     #[command(subcommand)]
     Run(run::Command),
     /// Make and look at the image of the cells
@@ -95,6 +100,7 @@ pub fn main() -> ExitCode {
     let ended = match cli.command {
         Command::Serve(args) => serve::run(*args),
         Command::Send(args) => send::run(args),
+        Command::Chat(args) => chat::run(args),
         Command::Run(command) => run::run(command),
         Command::Image(command) => image::run(command),
         Command::Token(command) => token::run(command),
@@ -136,6 +142,14 @@ fn print(text: impl std::fmt::Display) {
     {
         complain(&format!("standard output cannot be written: {error}"), None);
     }
+}
+
+/// Writes a part of a text to standard output, as [`print`] does a whole one.
+fn print_part(text: &str) {
+    use std::io::{IsTerminal, Write};
+    let mut out = std::io::stdout().lock();
+    let shown = if out.is_terminal() { harmless(text) } else { text.to_owned() };
+    out.write_all(shown.as_bytes()).and_then(|()| out.flush()).ok();
 }
 
 /// A text in which control characters, but newline and tab, are only shown: a terminal obeys them,
