@@ -95,13 +95,11 @@ send() {
 }
 
 chat() {
-    local line=hello
-    say "This is NoClaw. Ctrl-D ends." "you> $line"
-    send "$line" || true
-    while IFS= read -r -e -p 'you> ' line; do
-        [ -z "$line" ] || send "$line" || true
-    done
-    echo >&2
+    say "This is NoClaw." "you> hello"
+    send hello || true
+    # Ctrl-C is the chat's: it cancels an answer, and this script goes on until the chat has ended.
+    trap : INT
+    "$noclaw" chat
 }
 
 answer() {

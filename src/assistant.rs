@@ -2,9 +2,14 @@
 //! the outcome is written, the cell is gone. Everything else in NoClaw serves this page.
 //!
 //! What can go wrong on the way is a [`Trouble`], and each has an [`Outcome`]: a run that was
-//! claimed always ends in [`Assistant::finish`], and its container always in `Cell::end`.
+//! claimed always ends in [`Assistant::finish`], and its container always in `Cell::end`. What
+//! follows what is decided in `core/run.rs`.
 
 mod after;
+mod ask;
+mod current;
+pub mod events;
+mod listen;
 pub mod people;
 mod prepare;
 pub mod ready;
@@ -18,24 +23,27 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
+use self::current::Current;
+pub use self::current::Running;
+use self::events::{Event, Events};
 use self::prepare::Prepared;
 pub use self::prepare::Settings;
 use self::ready::Readiness;
-use self::trouble::Trouble;
+use self::trouble::{End, Trouble};
 use crate::cell::agent::Agent;
-use crate::cell::stream_json::{Line, TurnResult};
+use crate::cell::stream_json::TurnResult;
 use crate::cell::{Cell, Cells};
 use crate::core::ids::RunId;
 use crate::core::limits::{AGENT_EXIT, AGENT_START, PREFLIGHT_TIME};
 use crate::core::message::Message;
-use crate::core::problem::chain;
-use crate::core::run::Outcome;
-use crate::gateway::{Gateway, RunGateway};
+use crate::core::run::RunState;
+use crate::core::timeline::Step;
+use crate::gateway::Gateway;
 use crate::host::machine::now;
+use crate::host::points;
 use crate::host::state::State;
 use crate::store::Store;
-use crate::store::accept::{Accepted, NewMessage};
-use crate::store::claim::Claimed;
+use crate::store::accept::{Accepted, NewMessage, SentKey};
 use crate::store::error::Refused;
 
 /// Everything that an answer needs.
@@ -52,6 +60,10 @@ pub struct Assistant {
     pub gateway: Gateway,
     /// Whether all of it is there.
     pub ready: Readiness,
+    /// What is being answered.
+    pub running: Running,
+    /// What happens in runs, for those who follow them.
+    pub events: Events,
     /// Something may be claimed.
     pub wake: Notify,
     /// Some run has its outcome.
@@ -65,10 +77,17 @@ impl Assistant {
     ///
     /// # Errors
     /// Why it is not accepted; nothing was written then.
-    pub async fn accept(&self, message: Message, channel: &str) -> Result<Accepted, Refused> {
+    pub async fn accept(
+        &self,
+        message: Message,
+        channel: &str,
+        key: Option<SentKey>,
+    ) -> Result<Accepted, Refused> {
         let run_if_new = RunId::new(Uuid::now_v7());
-        let new = NewMessage { message, run_if_new, channel: channel.to_owned(), now_ms: now() };
+        let channel = channel.to_owned();
+        let new = NewMessage { message, run_if_new, channel, key, now_ms: now() };
         let accepted = self.store.accept(new, self.settings.queue_limits()).await?;
+        points::reached("accepted").await;
         tracing::info!(run = %accepted.run, joined = accepted.joined, "accepted");
         self.wake.notify_one();
         Ok(accepted)
@@ -80,7 +99,7 @@ impl Assistant {
         let mut runs = JoinSet::new();
         while !self.stop.is_cancelled() {
             match self.claim().await {
-                Some(run) => drop(runs.spawn(Arc::clone(&self).answer(run))),
+                Some(current) => drop(runs.spawn(Arc::clone(&self).answer(current))),
                 None => tokio::select! {
                     () = self.stop.cancelled() => {}
                     () = self.wake.notified() => while runs.try_join_next().is_some() {},
@@ -90,87 +109,78 @@ impl Assistant {
         while runs.join_next().await.is_some() {}
     }
 
-    /// The next run whose turn it is: in order per conversation, so many at a time.
-    async fn claim(&self) -> Option<Claimed> {
-        let claimed = self.store.claim(self.settings.active_limits(), now()).await;
-        claimed.unwrap_or_else(|error| {
-            tracing::error!(error = chain(&error), "cannot claim a run");
-            None
-        })
-    }
-
     /// One run, from its claim to its container's absence.
-    async fn answer(self: Arc<Self>, run: Claimed) {
-        tracing::info!(run = %run.run, user = %run.user, attempt = run.attempts, "claimed");
-        let model = self.model(&run);
-        let head = match self.make(&run).await {
+    async fn answer(self: Arc<Self>, current: Current) {
+        points::reached("claimed").await;
+        let end = match self.make(&current).await {
             Ok((prepared, cell)) => {
-                let outcome = self.within_time(&run, &prepared, &cell, &model).await;
-                let head = self.finish(&run, outcome, &model).await;
+                let end = self.within_time(&current, &prepared, &cell).await;
+                // The reply does not wait for the container's removal.
+                let end = self.finish(&current, end).await;
                 self.end(&cell).await;
-                head
+                end
             }
-            Err(trouble) => self.finish(&run, trouble.into(), &model).await,
+            Err(trouble) => self.finish(&current, End::Outcome(trouble.into())).await,
         };
-        self.gone(&run, head.as_deref()).await;
-        self.wake.notify_one();
+        self.gone(&current, end).await;
+        self.let_go(current.run.run).await;
     }
 
     /// Makes the cell that the run needs.
-    async fn make(&self, run: &Claimed) -> Result<(Prepared, Cell), Trouble> {
-        let prepared = self.prepare(run).await?;
+    async fn make(&self, current: &Current) -> Result<(Prepared, Cell), Trouble> {
+        let prepared = self.prepare(&current.run).await?;
         let cell = self.cells.create(&prepared.plan).await?;
+        current.watch.mark(Step::Created);
+        points::reached("created").await;
         Ok((prepared, cell))
     }
 
-    /// The conversation, bounded by the run's time.
-    async fn within_time(
-        &self,
-        run: &Claimed,
-        prepared: &Prepared,
-        cell: &Cell,
-        model: &RunGateway,
-    ) -> Outcome {
-        let most = self.settings.limits.run_timeout;
-        let result = match timeout(most, self.converse(run, prepared, cell, model)).await {
-            Ok(result) => result,
-            Err(_) => Err(Trouble::RunTime(most)),
+    /// The conversation, as long as nobody and no limit ends it.
+    async fn within_time(&self, current: &Current, prepared: &Prepared, cell: &Cell) -> End {
+        let result = tokio::select! {
+            result = self.converse(current, prepared, cell) => result,
+            trouble = current.leash.snapped() => Err(trouble),
         };
-        model.close();
-        match result {
-            Ok(turn) if turn.failed => trouble::failed_turn(&turn, model.last_error()),
-            Ok(turn) => Outcome::Answered { reply: prepared.reply(turn.text) },
-            Err(trouble) => trouble.outcome(model.last_error()),
-        }
+        current.model.close();
+        current.watch.mark(Step::Result);
+        trouble::end(result, prepared, &current.model)
     }
 
     /// Opens the door, has the preflight judged, and speaks with the agent until its turn ends.
     /// Whatever happens, the door closes when this returns or is dropped.
     async fn converse(
         &self,
-        run: &Claimed,
+        current: &Current,
         prepared: &Prepared,
         cell: &Cell,
-        model: &RunGateway,
     ) -> Result<TurnResult, Trouble> {
-        self.store.container_made(run.run, cell.id()).await?;
-        let mut door = cell.open(&prepared.job, prepare::handler(model)).await?;
+        let (run, watch) = (current.run.run, &current.watch);
+        self.store.container_made(run, cell.id()).await?;
+        let mut door = cell.open(&prepared.job, prepare::handler(&current.model)).await?;
+        watch.mark(Step::Attached);
 
         let measured = timeout(PREFLIGHT_TIME, door.preflight()).await;
         let (preflight, verdict) = measured.map_err(|_| Trouble::Slow("measure itself"))??;
         let judged = prepared.plan.judge(&preflight);
-        self.store.measured(run.run, &prepare::record(&preflight), judged.is_ok()).await?;
+        self.store.measured(run, &prepare::record(&preflight), judged.is_ok()).await?;
         judged?;
         verdict.go();
+        watch.mark(Step::Preflight);
+        current
+            .log
+            .tell(Event::State { status: RunState::Running, attempts: current.run.attempts });
+
         let (up, down) = door.agent().await?;
         let mut agent = Agent::new(up, down);
         let ready = timeout(AGENT_START, agent.initialize(&prepared.instructions)).await;
         let ready = ready.map_err(|_| Trouble::Slow("start the agent"))?;
         trouble::explained(&mut door, ready.map_err(Trouble::from)).await?;
+        watch.mark(Step::AgentReady);
 
-        self.store.delivered(run.run, now()).await?;
+        self.store.delivered(run, now()).await?;
+        points::reached("delivered").await;
         agent.say(&prepared.turn()).await?;
-        let heard = self.listen(&mut agent).await;
+        let heard = self.listen(current, &mut agent).await;
         let turn = trouble::explained(&mut door, heard).await?;
 
         // Its transcript is complete when the agent has exited: only then may a head point to it.
@@ -178,23 +188,5 @@ impl Assistant {
         let exit = timeout(AGENT_EXIT, door.exit()).await;
         exit.map_err(|_| Trouble::Slow("end the agent"))??;
         Ok(turn)
-    }
-
-    /// Listens until the turn's result. The agent may not be silent for long, unless a tool works.
-    async fn listen(&self, agent: &mut Agent) -> Result<TurnResult, Trouble> {
-        let most = self.settings.limits.silence;
-        let mut working = 0_usize;
-        loop {
-            match timeout(most, agent.next()).await {
-                Ok(line) => match line? {
-                    Line::Result(turn) => return Ok(turn),
-                    Line::Tool { .. } => working += 1,
-                    Line::ToolDone => working = working.saturating_sub(1),
-                    _ => {}
-                },
-                Err(_) if working > 0 => {}
-                Err(_) => return Err(Trouble::Silence(most)),
-            }
-        }
     }
 }

@@ -6,21 +6,20 @@
 
 use std::time::Duration;
 
-use tokio::time::Instant;
-
 use super::Assistant;
+use super::current::Current;
+use super::events::Event;
+use super::trouble::End;
 use crate::cell::Cell;
-use crate::core::ids::RunId;
-use crate::core::limits::{BUDGET_NOTICE_PERCENT, PREFLIGHTS_KEPT_DAYS};
+use crate::core::limits::{BUDGET_NOTICE_PERCENT, DETAILS_KEPT_DAYS};
 use crate::core::problem::chain;
-use crate::core::run::Outcome;
-use crate::gateway::RunGateway;
+use crate::core::run::RunState;
 use crate::host::machine::now;
+use crate::host::points;
 use crate::host::tree::{Tree, TreeError};
 use crate::store::change::{Ending, Spending};
 use crate::store::claim::Claimed;
 use crate::store::error::Error;
-use crate::store::record::RunRecord;
 
 /// Between two attempts of what must not be lost.
 const AGAIN: Duration = Duration::from_secs(1);
@@ -28,30 +27,15 @@ const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 /// The agent names a project's folder after its working directory.
 const PROJECT: &str = "-workspace";
 
-impl Assistant {
-    /// Waits until a run has its outcome, or `most` has passed. `None`: there is no such run.
-    ///
-    /// # Errors
-    /// The store's.
-    pub async fn wait(&self, run: RunId, most: Duration) -> Result<Option<RunRecord>, Error> {
-        let mut ended = self.ended.subscribe();
-        let deadline = Instant::now() + most;
-        loop {
-            let record = self.store.run(run).await?;
-            if record.as_ref().is_none_or(|record| record.status().is_final()) {
-                return Ok(record);
-            }
-            let over = tokio::select! {
-                changed = tokio::time::timeout_at(deadline, ended.changed()) => changed.is_err(),
-                // The run may go on after a restart; its sender can ask again.
-                () = self.stop.cancelled() => true,
-            };
-            if over {
-                return self.store.run(run).await;
-            }
-        }
-    }
+/// What is left to be done when a run's container is gone.
+pub(super) enum Left {
+    /// Of the conversation's transcripts, to keep this session's.
+    Transcript(Option<String>),
+    /// To have the run wait again, and begin anew.
+    Again,
+}
 
+impl Assistant {
     /// After a crash, or a stop that did not wait: first no container is left, then runs are
     /// settled. Tries until Podman answers.
     pub async fn recover(&self) {
@@ -62,6 +46,9 @@ impl Assistant {
         match self.store.recover(now()).await {
             Ok(settled) => settled.iter().for_each(|(run, state)| {
                 tracing::info!(%run, %state, "settled after an interruption");
+                if state.is_final() {
+                    self.events.over(*run);
+                }
             }),
             Err(error) => tracing::error!(error = chain(&error), "cannot settle runs"),
         }
@@ -69,26 +56,29 @@ impl Assistant {
     }
 
     /// Writes the outcome, what it cost and the conversation's head in one transaction, and tells
-    /// those who wait.
+    /// those who wait. A run that is to begin anew has no outcome yet.
     ///
-    /// Returns the session that the conversation goes on from: this run's own after an answer.
-    pub(super) async fn finish(
-        &self,
-        run: &Claimed,
-        outcome: Outcome,
-        model: &RunGateway,
-    ) -> Option<String> {
+    /// Returns what is left to be done when its container is gone.
+    pub(super) async fn finish(&self, current: &Current, end: End) -> Left {
+        let End::Outcome(outcome) = end else {
+            return Left::Again;
+        };
+        points::reached("result").await;
+        let run = &current.run;
         let own = outcome.reply().map(|_| run.run.to_string());
-        let meter = model.meter();
+        let meter = current.model.meter();
         let spending = Spending { usage: meter.usage(), cost_microusd: meter.spent() };
         self.notice_budget(run, meter.spent());
         // The detail may hold words of the agent's; the run keeps it, the log does not.
         let (state, failure) = (outcome.state(), outcome.failure());
-        let ending = Ending { outcome, spending, new_head: own.clone() };
+        let timeline = current.watch.timeline();
+        let ending = Ending { outcome, spending, new_head: own.clone(), timeline };
         self.insist("the outcome", || self.store.finish(run.run, ending.clone(), now())).await;
         tracing::info!(run = %run.run, %state, failure, "ended");
         self.ended.send_replace(());
-        own.or_else(|| run.head.clone())
+        self.events.over(run.run);
+        points::reached("finishing").await;
+        Left::Transcript(own.or_else(|| run.head.clone()))
     }
 
     /// Says so when a day's budget comes to its end.
@@ -116,13 +106,34 @@ impl Assistant {
         }
     }
 
-    /// Writes that the container was seen gone: the run is in its final state. Nobody writes to the
-    /// transcripts any more, so what is not needed is removed now.
-    pub(super) async fn gone(&self, run: &Claimed, head: Option<&str>) {
-        if let Err(error) = self.tidy(run, head) {
+    /// Writes that the container was seen gone: the run is in its final state, or waits again.
+    /// Nobody writes to the transcripts any more, so what is not needed is removed now.
+    pub(super) async fn gone(&self, current: &Current, left: Left) {
+        let run = &current.run;
+        points::reached("gone").await;
+        let Left::Transcript(head) = left else {
+            tracing::warn!(run = %run.run, "the agent refused the conversation's transcript");
+            let again = || self.store.again(run.run, now());
+            self.insist("that a run begins anew", again).await;
+            return self.tell_again(current).await;
+        };
+        if let Err(error) = self.tidy(run, head.as_deref()) {
             tracing::error!(run = %run.run, error = chain(&error), "cannot tidy");
         }
         self.insist("a container's absence", || self.store.gone(run.run, now())).await;
+    }
+
+    /// Tells where a run stands that was to wait again: it may have been cancelled instead.
+    async fn tell_again(&self, current: &Current) {
+        let run = current.run.run;
+        let record = self.store.run(run).await.ok().flatten();
+        if record.is_some_and(|record| record.status().is_final()) {
+            self.ended.send_replace(());
+            self.events.over(run);
+        } else {
+            let status = RunState::Queued;
+            current.log.tell(Event::State { status, attempts: current.run.attempts });
+        }
     }
 
     /// Removes from a conversation's transcripts all but one session's, and says whether that is
@@ -138,9 +149,9 @@ impl Assistant {
     /// Forgets what is not kept for ever, once a day. It never returns.
     pub async fn forget(&self) {
         loop {
-            let before = now() - PREFLIGHTS_KEPT_DAYS * 24 * 60 * 60 * 1000;
-            if let Err(error) = self.store.forget_preflights(before).await {
-                tracing::error!(error = chain(&error), "cannot forget old preflights");
+            let before = now() - DETAILS_KEPT_DAYS * 24 * 60 * 60 * 1000;
+            if let Err(error) = self.store.forget(before).await {
+                tracing::error!(error = chain(&error), "cannot forget what is not kept");
             }
             tokio::time::sleep(DAY).await;
         }

@@ -11,8 +11,6 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use tokio::sync::Mutex;
-
 use super::Assistant;
 use crate::core::ids::UserName;
 use crate::core::problem::chain;
@@ -25,9 +23,6 @@ use crate::host::tree::{Tree, TreeError};
 use crate::store::error::{Error, NotRemoved};
 use crate::store::removal::RemovedRows;
 use crate::store::users::NewUser;
-
-/// Users are made and removed one at a time.
-static PEOPLE: Mutex<()> = Mutex::const_new(());
 
 /// Why a user was not made or not removed.
 #[derive(Debug, thiserror::Error)]
@@ -79,7 +74,8 @@ impl Assistant {
     /// # Errors
     /// [`PeopleError::Exists`], or what cannot be written.
     pub async fn add_user(&self, new: NewUser) -> Result<(), PeopleError> {
-        let _alone = PEOPLE.lock().await;
+        // One at a time with those who remove.
+        let _alone = self.running.lock().await;
         let user = new.name.clone();
         if !self.store.add_user(new).await? {
             return Err(PeopleError::Exists { user });
@@ -105,8 +101,8 @@ impl Assistant {
             return Err(PeopleError::Owner { user });
         }
         let files = self.count_workspace(&user).await?;
-        let alone = PEOPLE.lock().await;
-        // MERGE: hold the claims' lock here
+        // Nothing is claimed meanwhile: a run would find its folder missing, and make another.
+        let alone = self.running.lock().await;
         let found = self.store.user(&user).await?;
         let found = found.ok_or_else(|| NotRemoved::NoSuchUser { user: user.clone() })?;
         let aside = Aside { user, created_at: found.created_at };

@@ -11,6 +11,7 @@ use noclaw_cell::preflight::Preflight;
 use serde_json::Value;
 
 use super::Assistant;
+use super::current::Stopwatch;
 use super::trouble::Trouble;
 use crate::cell::door::Model;
 use crate::cell::start::{Session, StartLine};
@@ -21,8 +22,11 @@ use crate::core::message::{Shown, turn};
 use crate::core::money::{Meter, Prices};
 use crate::core::plan::{CellPlan, Controller, PlannedMount};
 use crate::core::problem::chain;
+use crate::core::run::Memory;
+use crate::core::timeline::Step;
 use crate::gateway::{Hooks, RunGateway, RunLimits};
 use crate::host::machine::now;
+use crate::host::points;
 use crate::host::tree::{self, Identity, Tree};
 use crate::store::accept::QueueLimits;
 use crate::store::claim::{ActiveLimits, Claimed};
@@ -71,10 +75,12 @@ pub(super) struct Prepared {
     pub(super) plan: CellPlan,
     pub(super) job: Job,
     pub(super) instructions: String,
+    // The agent is to go on from the conversation's transcript.
+    pub(super) resumes: bool,
     messages: Vec<Shown>,
     zone: TimeZone,
     // The conversation's transcript is lost: the agent remembers nothing of it.
-    anew: bool,
+    lost: bool,
 }
 
 impl Prepared {
@@ -89,7 +95,7 @@ impl Prepared {
             text.truncate(text.floor_char_boundary(REPLY_BYTES));
             text.push_str("\n\n[the reply was longer than what is kept]");
         }
-        if self.anew {
+        if self.lost {
             text.push_str("\n\n[the conversation's transcript was lost; it began anew]");
         }
         text
@@ -98,7 +104,7 @@ impl Prepared {
 
 impl Assistant {
     /// The run's way to the model, with what it may spend.
-    pub(super) fn model(&self, run: &Claimed) -> RunGateway {
+    pub(super) fn model(&self, run: &Claimed, watch: &Arc<Stopwatch>) -> RunGateway {
         let limits = &self.settings.limits;
         let allowance = limits
             .budget_per_run
@@ -107,9 +113,16 @@ impl Assistant {
         let (store, id) = (self.store.clone(), run.run);
         let touched = move || -> std::pin::Pin<Box<dyn Future<Output = _> + Send>> {
             let store = store.clone();
-            Box::pin(async move { Ok(store.touched(id, now()).await?) })
+            Box::pin(async move {
+                store.touched(id, now()).await?;
+                points::reached("touched").await;
+                Ok(())
+            })
         };
-        let hooks = Hooks { touched: Some(Box::new(touched)), ..Hooks::default() };
+        let watch = Arc::clone(watch);
+        let first_byte = move |_| watch.mark(Step::FirstModelByte);
+        let hooks =
+            Hooks { touched: Some(Box::new(touched)), first_byte: Some(Box::new(first_byte)) };
         self.gateway.for_run(Meter::new(allowance), RunLimits::default(), hooks)
     }
 
@@ -118,9 +131,10 @@ impl Assistant {
         let image = self.ready.check().await.map_err(Trouble::NotReady)?.image;
         let workspace = self.state.workspace(&run.user)?;
         let transcripts = self.state.transcripts(&run.user, run.conversation_id)?;
-        let head = run.head.as_deref();
-        let found = self.tidy(run, head)?;
-        let head = head.filter(|_| found);
+        // Kept even where this run does not go on from it: if it fails, the next one does.
+        let found = self.tidy(run, run.head.as_deref())?;
+        let continues = run.memory == Memory::Conversation;
+        let head = run.head.as_deref().filter(|_| found && continues);
 
         let zone = zone(run.time_zone.as_deref());
         let session = Session {
@@ -153,9 +167,10 @@ impl Assistant {
             plan,
             job: self.settings.start.job(&session),
             instructions: self.instructions(run, &workspace_tree),
+            resumes: head.is_some(),
             messages: run.messages.clone(),
             zone,
-            anew: run.head.is_some() && head.is_none(),
+            lost: run.memory == Memory::Refused || (continues && run.head.is_some() && !found),
         })
     }
 

@@ -4,13 +4,16 @@ use std::time::Duration;
 
 use noclaw_cell::job::Exit;
 
+use super::prepare::Prepared;
 use crate::cell::CellError;
 use crate::cell::agent::AgentError;
 use crate::cell::door::{Door, DoorError};
 use crate::cell::stream_json::TurnResult;
+use crate::core::money::Usage;
 use crate::core::plan::Shortfall;
 use crate::core::problem::{Problem, chain};
 use crate::core::run::{FailureKind, Outcome};
+use crate::gateway::RunGateway;
 use crate::gateway::error::ModelError;
 use crate::host::state::StateError;
 use crate::host::tree::TreeError;
@@ -48,6 +51,35 @@ pub(super) enum Trouble {
     Silence(Duration),
     #[error("the run took longer than {} s", .0.as_secs())]
     RunTime(Duration),
+    #[error("somebody cancelled the run")]
+    Cancelled,
+}
+
+/// How an attempt ends.
+pub(super) enum End {
+    /// With this, and for good.
+    Outcome(Outcome),
+    /// The agent did not take the conversation's transcript: the run is to begin anew.
+    NotResumed,
+}
+
+/// How the attempt ends that came to this.
+pub(super) fn end(
+    result: Result<TurnResult, Trouble>,
+    prepared: &Prepared,
+    model: &RunGateway,
+) -> End {
+    let last_error = model.last_error();
+    // An agent that cannot read a transcript exits before it has asked the model anything.
+    let asked = model.meter().usage() != Usage::default() || last_error.is_some();
+    End::Outcome(match result {
+        Ok(turn) if turn.failed => failed_turn(&turn, last_error),
+        Ok(turn) => Outcome::Answered { reply: prepared.reply(turn.text) },
+        Err(Trouble::Ended(exit)) if prepared.resumes && !asked && exit.signal.is_none() => {
+            return End::NotResumed;
+        }
+        Err(trouble) => trouble.outcome(last_error),
+    })
 }
 
 impl From<Trouble> for Outcome {
@@ -58,9 +90,10 @@ impl From<Trouble> for Outcome {
 
 impl Trouble {
     /// Its outcome. What the model said last may be why nothing came.
-    pub(super) fn outcome(self, model: Option<ModelError>) -> Outcome {
+    fn outcome(self, model: Option<ModelError>) -> Outcome {
         let detail = chain(&self);
         let kind = match self {
+            Self::Cancelled => return Outcome::Cancelled,
             Self::Silence(_) | Self::RunTime(_) => {
                 let why = model.map(|error| format!("; {error}")).unwrap_or_default();
                 return Outcome::TimedOut { detail: detail + &why };
@@ -81,7 +114,7 @@ impl Trouble {
 }
 
 /// The outcome of a turn that the agent itself calls failed. The model's last error says more.
-pub(super) fn failed_turn(turn: &TurnResult, model: Option<ModelError>) -> Outcome {
+fn failed_turn(turn: &TurnResult, model: Option<ModelError>) -> Outcome {
     let detail = match model {
         Some(error) => error.to_string(),
         None if turn.text.is_empty() => turn.subtype.clone(),

@@ -1,6 +1,7 @@
 //! Floor 3: every way in. A request is told who speaks, goes to its route, and gets an answer or a
 //! problem document.
 
+pub mod events;
 pub mod health;
 pub mod history;
 pub mod listen;
@@ -75,19 +76,21 @@ impl Routes {
             (&Method::GET, ["readyz"]) => return health::ready(self).await,
             _ => {}
         }
-        let speaker = who::identify(self, peer, &request).await?;
+        let (speaker, token) = who::identify(self, peer, &request).await?;
         let get = request.method() == Method::GET;
         let post = request.method() == Method::POST;
+        let delete = request.method() == Method::DELETE;
         match parts.as_slice() {
-            ["webhook"] if post => webhook::post(self, &speaker, request).await,
+            ["webhook"] if post => webhook::post(self, &speaker, token, request).await,
             ["v1", "runs"] if get => runs::list(self, &speaker, &request).await,
             ["v1", "runs", id] if get => runs::show(self, &speaker, id, &request).await,
+            ["v1", "runs", id] if delete => runs::cancel(self, &speaker, id).await,
+            ["v1", "runs", id, "retry"] if post => runs::retry(self, &speaker, id, &request).await,
+            ["v1", "runs", id, "events"] if get => runs::events(self, &speaker, id, &request).await,
             ["v1", "status"] if get => health::status(self, &speaker).await,
             ["v1", "tokens"] if get => tokens::list(self, &speaker).await,
             ["v1", "tokens"] if post => tokens::create(self, &speaker, request).await,
-            ["v1", "tokens", id] if request.method() == Method::DELETE => {
-                tokens::delete(self, &speaker, id).await
-            }
+            ["v1", "tokens", id] if delete => tokens::delete(self, &speaker, id).await,
             ["v1", "users", rest @ ..] => users::route(self, &speaker, rest, request).await,
             ["v1", "news"] if get => news::show(self, &speaker).await,
             ["v1", "news", "seen"] if post => news::seen(self, &speaker, request).await,

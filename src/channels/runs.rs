@@ -1,5 +1,5 @@
-//! `GET /v1/runs` and `GET /v1/runs/{id}`. A user's token sees its user's runs; the others do not
-//! exist for it.
+//! `/v1/runs`: look at runs, follow, cancel, retry them. A user's token sees its user's runs; the
+//! others do not exist for it.
 
 use std::time::Duration;
 
@@ -8,11 +8,14 @@ use hyper::{Request, Response};
 
 use super::view::{RunList, RunView};
 use super::who::Speaker;
-use super::{Routes, fault, query, webhook};
-use crate::core::ids::InvalidId;
+use super::{Routes, events, fault, query, webhook};
+use crate::core::ids::{InvalidId, RunId};
+use crate::core::limits::CANCEL_WAIT;
 use crate::core::problem::{Problem, ProblemKind};
+use crate::core::run::RunState;
 use crate::http::reply::{self, Body};
 use crate::store::read::{PAGE_MOST, RunFilter};
+use crate::store::record::RunRecord;
 
 /// Runs in a page when nobody says how many.
 const PAGE: usize = 20;
@@ -53,6 +56,18 @@ fn page(value: &str) -> Result<usize, Problem> {
     })
 }
 
+/// Finds a run that the speaker may know of.
+async fn find(routes: &Routes, speaker: &Speaker, id: &str) -> Result<RunRecord, Problem> {
+    let missing = || Problem::new(ProblemKind::NotFound, format!("there is no run {id}"));
+    let run = id.parse().map_err(|_| missing())?;
+    let theirs = |record: &RunRecord| match speaker {
+        Speaker::Owner => true,
+        Speaker::User(user) => record.user == *user,
+    };
+    let record = routes.store().run(run).await.map_err(|e| fault(&e))?;
+    record.filter(theirs).ok_or_else(missing)
+}
+
 /// Shows one run; with `?wait=SECONDS` when it has ended, or then.
 pub(super) async fn show(
     routes: &Routes,
@@ -61,15 +76,63 @@ pub(super) async fn show(
     request: &Request<Incoming>,
 ) -> Result<Response<Body>, Problem> {
     let wait = webhook::wait(request, Duration::ZERO)?;
-    let missing = || Problem::new(ProblemKind::NotFound, format!("there is no run {id}"));
-    let run = id.parse().map_err(|_| missing())?;
-    let theirs = |record: &crate::store::record::RunRecord| match speaker {
-        Speaker::Owner => true,
-        Speaker::User(user) => record.user == *user,
-    };
     // Whose it is comes first: waiting would tell that it exists.
-    let record = routes.store().run(run).await.map_err(|e| fault(&e))?;
-    record.filter(theirs).ok_or_else(missing)?;
+    let run = find(routes, speaker, id).await?.run;
     let record = routes.assistant.wait(run, wait).await.map_err(|e| fault(&e))?;
-    Ok(reply::json(200, &RunView::full(record.ok_or_else(missing)?)))
+    let record = record.ok_or_else(|| lost(run))?;
+    Ok(reply::json(200, &RunView::full(record)))
+}
+
+/// Cancels a run, and answers when it has ended: 200 with the run if it is cancelled now.
+pub(super) async fn cancel(
+    routes: &Routes,
+    speaker: &Speaker,
+    id: &str,
+) -> Result<Response<Body>, Problem> {
+    let run = find(routes, speaker, id).await?.run;
+    routes.assistant.cancel(run).await.map_err(|e| fault(&e))?;
+    let record = routes.assistant.wait(run, CANCEL_WAIT).await.map_err(|e| fault(&e))?;
+    let record = record.ok_or_else(|| lost(run))?;
+    match record.status() {
+        RunState::Cancelled => Ok(reply::json(200, &RunView::short(record))),
+        state if state.is_final() => {
+            let detail = format!("run {run} is {state} already");
+            Err(Problem::new(ProblemKind::Conflict, detail))
+        }
+        // Asked for, and kept: it follows.
+        _ => Ok(reply::json(202, &RunView::short(record))),
+    }
+}
+
+/// Accepts the messages of a run that ended without an answer again. Answers like `POST /webhook`,
+/// with `?wait=SECONDS`.
+pub(super) async fn retry(
+    routes: &Routes,
+    speaker: &Speaker,
+    id: &str,
+    request: &Request<Incoming>,
+) -> Result<Response<Body>, Problem> {
+    let wait = webhook::wait(request, Duration::ZERO)?;
+    let record = find(routes, speaker, id).await?;
+    webhook::limit(&routes.user_rates, record.user, "this user")?;
+    routes.ready().check().await?;
+    let accepted = routes.assistant.retry(record.run).await.map_err(webhook::refused)?;
+    webhook::answer(routes, accepted.run, wait).await
+}
+
+/// Follows a run: its events as they happen, from `Last-Event-ID` on.
+pub(super) async fn events(
+    routes: &Routes,
+    speaker: &Speaker,
+    id: &str,
+    request: &Request<Incoming>,
+) -> Result<Response<Body>, Problem> {
+    query(request, &[])?;
+    let run = find(routes, speaker, id).await?.run;
+    let after = events::last_seen(request.headers(), run)?;
+    events::stream(routes, run, after).await
+}
+
+fn lost(run: RunId) -> Problem {
+    Problem::new(ProblemKind::NotFound, format!("there is no run {run} any more"))
 }

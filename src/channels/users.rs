@@ -296,7 +296,7 @@ fn refused(error: PeopleError) -> Problem {
         PeopleError::Exists { user } => conflict(format!("noclaw user edit {user}")),
         PeopleError::Owner { .. } => conflict("every other user can be removed".to_owned()),
         PeopleError::NotRemoved(NotRemoved::Busy { user, .. }) => {
-            conflict(format!("wait until they are over: noclaw run list --user {user}"))
+            conflict(format!("wait until they are over, or cancel them: noclaw run list -u {user}"))
         }
         PeopleError::NotRemoved(NotRemoved::NoSuchUser { user }) => missing(user),
         PeopleError::NotRemoved(NotRemoved::Store(error)) => fault(error),

@@ -1,4 +1,7 @@
-//! `POST /webhook`: a message comes in; its reply goes back if it is ready in time.
+//! `POST /webhook`: a message comes in; its reply goes back if it is ready in time, or as it comes.
+//!
+//! With an `Idempotency-Key` a message is accepted once, however often it is sent: whoever sends it
+//! again gets the answer of its run. Keys are each token's own.
 
 use std::hash::Hash;
 use std::sync::{Mutex, PoisonError};
@@ -7,17 +10,19 @@ use std::time::{Duration, Instant};
 use hyper::body::Incoming;
 use hyper::header::{HeaderMap, HeaderValue, LOCATION, USER_AGENT};
 use hyper::{Request, Response};
+use sha2::{Digest, Sha256};
 
 use super::view::RunView;
 use super::who::Speaker;
-use super::{Routes, fault, query};
+use super::{Routes, events, fault, query};
 use crate::core::ids::RunId;
-use crate::core::limits::WAIT_MOST;
+use crate::core::limits::{KEY_BYTES, WAIT_MOST};
 use crate::core::message::{Message, MessageBody};
 use crate::core::problem::{Problem, ProblemKind, http_status};
 use crate::core::rate::RateLimiter;
 use crate::http::body;
 use crate::http::reply::{self, Body};
+use crate::store::accept::SentKey;
 use crate::store::error::Refused;
 
 /// What `noclaw send` calls itself.
@@ -27,25 +32,64 @@ pub const CLI_AGENT: &str = concat!("noclaw/", env!("CARGO_PKG_VERSION"));
 pub(super) async fn post(
     routes: &Routes,
     speaker: &Speaker,
+    token: Option<i64>,
     request: Request<Incoming>,
 ) -> Result<Response<Body>, Problem> {
-    if request.headers().contains_key("idempotency-key") {
-        // Not to be taken for a promise that the message is answered once.
-        let detail = "Idempotency-Key is not served yet; send the message without it";
-        return Err(Problem::new(ProblemKind::BadRequest, detail));
-    }
     let default = routes.assistant.settings.limits.wait;
     let wait = match prefers_async(request.headers()) {
         true => Duration::ZERO,
         false => wait(&request, default)?,
     };
+    let streams = events::are_accepted(request.headers());
+    let key = key(request.headers())?;
     let from_cli = request.headers().get(USER_AGENT).is_some_and(|agent| agent == CLI_AGENT);
     let channel = if from_cli { "cli" } else { "webhook" };
     let message = check(routes, speaker, body::json(request).await?)?;
     limit(&routes.user_rates, message.user.clone(), "this user")?;
-    routes.ready().check().await?;
-    let accepted = routes.assistant.accept(message, channel).await.map_err(refused)?;
-    answer(routes, accepted.run, wait).await
+    let key = key.map(|key| sent(token, key, &message));
+    let run = match known(routes, key.as_ref()).await? {
+        Some(run) => run,
+        None => {
+            routes.ready().check().await?;
+            let accepted = routes.assistant.accept(message, channel, key).await;
+            accepted.map_err(refused)?.run
+        }
+    };
+    if streams { events::stream(routes, run, None).await } else { answer(routes, run, wait).await }
+}
+
+/// The key of `Idempotency-Key`, as it was written.
+fn key(headers: &HeaderMap) -> Result<Option<String>, Problem> {
+    let mut values = headers.get_all("idempotency-key").iter();
+    let Some(value) = values.next() else {
+        return Ok(None);
+    };
+    let key = value.to_str().ok().filter(|key| (1..=KEY_BYTES).contains(&key.len()));
+    match (key, values.next()) {
+        (Some(key), None) => Ok(Some(key.to_owned())),
+        _ => {
+            let detail =
+                format!("Idempotency-Key must be one value of 1 to {KEY_BYTES} ASCII characters");
+            Err(Problem::new(ProblemKind::BadRequest, detail))
+        }
+    }
+}
+
+/// A key together with whose it is, and what it was sent with.
+fn sent(token: Option<i64>, key: String, message: &Message) -> SentKey {
+    let Message { user, conversation, text, context, model, anew } = message;
+    let all = serde_json::json!([user, conversation, text.as_str(), context, model, anew]);
+    let message = Sha256::digest(all.to_string()).into();
+    let speaker = token.map_or_else(|| "owner".to_owned(), |token| token.to_string());
+    SentKey { speaker, key, message }
+}
+
+/// The run of a message that was accepted under its key before: it need not be possible now.
+async fn known(routes: &Routes, key: Option<&SentKey>) -> Result<Option<RunId>, Problem> {
+    match key {
+        Some(key) => routes.store().find_key(key).await.map_err(refused),
+        None => Ok(None),
+    }
 }
 
 fn check(routes: &Routes, speaker: &Speaker, body: MessageBody) -> Result<Message, Problem> {
@@ -65,7 +109,12 @@ fn check(routes: &Routes, speaker: &Speaker, body: MessageBody) -> Result<Messag
     Ok(message)
 }
 
-async fn answer(routes: &Routes, run: RunId, wait: Duration) -> Result<Response<Body>, Problem> {
+/// Answers with a run: as it has ended, or where to look for it.
+pub(super) async fn answer(
+    routes: &Routes,
+    run: RunId,
+    wait: Duration,
+) -> Result<Response<Body>, Problem> {
     let record = routes.assistant.wait(run, wait).await.map_err(|e| fault(&e))?;
     let record = record.ok_or_else(|| Problem::new(ProblemKind::Internal, "the run is lost"))?;
     let status = http_status(record.status());
@@ -77,11 +126,15 @@ async fn answer(routes: &Routes, run: RunId, wait: Duration) -> Result<Response<
     Ok(response)
 }
 
-fn refused(refused: Refused) -> Problem {
+/// What a refusal is to a client.
+pub(super) fn refused(refused: Refused) -> Problem {
     match refused {
         Refused::QueueFull { .. } => Problem::new(ProblemKind::QueueFull, refused)
             .retry_after(Duration::from_secs(30))
             .hint("wait for some of them to be answered"),
+        Refused::KeyReused { .. } => Problem::new(ProblemKind::KeyReused, refused)
+            .hint("a new message needs a new key; the old one's run is named above"),
+        Refused::NotRetried { .. } => Problem::new(ProblemKind::Conflict, refused),
         Refused::Store(error) => fault(&error),
     }
 }

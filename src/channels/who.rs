@@ -38,7 +38,7 @@ pub fn hash(token: &str) -> TokenHash {
     Sha256::digest(token.as_bytes()).into()
 }
 
-/// Finds out who speaks.
+/// Finds out who speaks, and by which token (`None`: by the Unix socket).
 ///
 /// # Errors
 /// 401 without a good token, 403 for another Unix user, 429 for a token that is used too often.
@@ -46,10 +46,10 @@ pub(super) async fn identify(
     routes: &Routes,
     peer: Peer,
     request: &Request<Incoming>,
-) -> Result<Speaker, Problem> {
+) -> Result<(Speaker, Option<i64>), Problem> {
     if let Peer::Unix(uid) = peer {
         if uid == nix::unistd::geteuid().as_raw() {
-            return Ok(Speaker::Owner);
+            return Ok((Speaker::Owner, None));
         }
         return Err(Problem::new(ProblemKind::Forbidden, "this socket is its owner's alone"));
     }
@@ -67,8 +67,8 @@ pub(super) async fn identify(
     let found = found.ok_or_else(unknown)?;
     super::webhook::limit(&routes.token_rates, found.id, "this token")?;
     match (found.scope.as_str(), found.user) {
-        ("owner", None) => Ok(Speaker::Owner),
-        ("user", Some(user)) => Ok(Speaker::User(user)),
+        ("owner", None) => Ok((Speaker::Owner, Some(found.id))),
+        ("user", Some(user)) => Ok((Speaker::User(user), Some(found.id))),
         _ => Err(Problem::new(ProblemKind::Forbidden, "the token's scope is not served")),
     }
 }

@@ -4,18 +4,24 @@ use std::path::PathBuf;
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
-use hyper::header::{CONTENT_TYPE, HOST, USER_AGENT};
-use hyper::{Method, Request};
+use hyper::body::Incoming;
+use hyper::header::{ACCEPT, CONTENT_TYPE, HOST, USER_AGENT};
+use hyper::{Method, Request, Response};
 use hyper_util::rt::TokioIo;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
 
 use super::Failure;
+use super::stream::Stream;
+use crate::channels::events::EVENT_STREAM;
 use crate::channels::webhook::CLI_AGENT;
+use crate::core::ids::RunId;
 use crate::core::problem::{ExitStatus, Problem};
 use crate::host::paths;
 use crate::http::reply::Document;
+
+const KEY: &str = "idempotency-key";
 
 /// Where the service is.
 #[derive(Debug, Clone, clap::Args)]
@@ -23,6 +29,25 @@ pub struct Client {
     /// The service's socket
     #[arg(long, value_name = "PATH", env = "NOCLAW_SOCKET", default_value_os_t = paths::socket())]
     socket: PathBuf,
+}
+
+/// Why there is no answer.
+#[derive(Debug)]
+pub enum Miss {
+    /// Nobody listens.
+    Absent(Failure),
+    /// The connection ended before the answer did: what was asked for may have been done.
+    Lost(Failure),
+    /// The service said no.
+    Refused(Failure),
+}
+
+impl From<Miss> for Failure {
+    fn from(miss: Miss) -> Self {
+        match miss {
+            Miss::Absent(failure) | Miss::Lost(failure) | Miss::Refused(failure) => failure,
+        }
+    }
 }
 
 /// An answer that is not a problem document.
@@ -41,44 +66,80 @@ impl Answer {
 
 impl Client {
     /// Asks for something.
-    pub async fn get(&self, path: &str) -> Result<Answer, Failure> {
-        self.request(Method::GET, path, Bytes::new()).await
+    pub async fn get(&self, path: &str) -> Result<Answer, Miss> {
+        self.collect(Method::GET, path, &[], Bytes::new()).await
     }
 
     /// Sends something.
-    pub async fn post(&self, path: &str, body: &impl Serialize) -> Result<Answer, Failure> {
-        let json = serde_json::to_vec(body).map_err(|e| Failure::of(ExitStatus::Data, &e))?;
-        self.request(Method::POST, path, json.into()).await
+    pub async fn post(&self, path: &str, body: &impl Serialize) -> Result<Answer, Miss> {
+        self.collect(Method::POST, path, &[], json(body)).await
+    }
+
+    /// Sends something that counts once, however often it is sent with this key.
+    pub async fn post_once(
+        &self,
+        path: &str,
+        key: &str,
+        body: &impl Serialize,
+    ) -> Result<Answer, Miss> {
+        self.collect(Method::POST, path, &[(KEY, key)], json(body)).await
     }
 
     /// Replaces something.
-    pub async fn put(&self, path: &str, body: &impl Serialize) -> Result<Answer, Failure> {
-        let json = serde_json::to_vec(body).map_err(|e| Failure::of(ExitStatus::Data, &e))?;
-        self.request(Method::PUT, path, json.into()).await
+    pub async fn put(&self, path: &str, body: &impl Serialize) -> Result<Answer, Miss> {
+        self.collect(Method::PUT, path, &[], json(body)).await
     }
 
     /// Changes something.
-    pub async fn patch(&self, path: &str, body: &impl Serialize) -> Result<Answer, Failure> {
-        let json = serde_json::to_vec(body).map_err(|e| Failure::of(ExitStatus::Data, &e))?;
-        self.request(Method::PATCH, path, json.into()).await
+    pub async fn patch(&self, path: &str, body: &impl Serialize) -> Result<Answer, Miss> {
+        self.collect(Method::PATCH, path, &[], json(body)).await
     }
 
     /// Removes something.
-    pub async fn delete(&self, path: &str) -> Result<Answer, Failure> {
-        self.request(Method::DELETE, path, Bytes::new()).await
+    pub async fn delete(&self, path: &str) -> Result<Answer, Miss> {
+        self.collect(Method::DELETE, path, &[], Bytes::new()).await
     }
 
-    async fn request(&self, method: Method, path: &str, body: Bytes) -> Result<Answer, Failure> {
+    /// Sends a message that counts once, and follows its run.
+    pub async fn post_and_follow(&self, key: &str, body: &impl Serialize) -> Result<Stream, Miss> {
+        let headers = [(KEY, key), (ACCEPT.as_str(), EVENT_STREAM)];
+        let response = self.send(Method::POST, "/webhook", &headers, json(body)).await?;
+        Ok(Stream::of(response))
+    }
+
+    /// Follows a run from the event `after` on.
+    pub async fn follow(&self, run: RunId, after: Option<&str>) -> Result<Stream, Miss> {
+        let path = format!("/v1/runs/{run}/events");
+        let headers: Vec<_> = after.into_iter().map(|id| ("last-event-id", id)).collect();
+        Ok(Stream::of(self.send(Method::GET, &path, &headers, Bytes::new()).await?))
+    }
+
+    async fn collect(
+        &self,
+        method: Method,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: Bytes,
+    ) -> Result<Answer, Miss> {
+        let response = self.send(method, path, headers, body).await?;
+        let body = response.into_body().collect().await.map_err(|error| lost(&error))?;
+        Ok(Answer { body: body.to_bytes() })
+    }
+
+    async fn send(
+        &self,
+        method: Method,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: Bytes,
+    ) -> Result<Response<Incoming>, Miss> {
         let stream = UnixStream::connect(&self.socket).await.map_err(|error| {
             let message = format!("no service at {}: {error}", self.socket.display());
-            Failure::new(ExitStatus::Unavailable, message)
-                .hint("start it: `noclaw serve`, or `systemctl --user start noclaw.socket`")
-        })?;
-        let lost = |error: &dyn std::error::Error| {
-            Failure::of(ExitStatus::Unavailable, error).hint(
-                "the service ended meanwhile? `noclaw run list` shows what became of messages",
+            Miss::Absent(
+                Failure::new(ExitStatus::Unavailable, message)
+                    .hint("start it: `noclaw serve`, or `systemctl --user start noclaw.socket`"),
             )
-        };
+        })?;
         let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
             .await
             .map_err(|error| lost(&error))?;
@@ -88,18 +149,34 @@ impl Client {
             .uri(path)
             .header(HOST, "noclaw")
             .header(USER_AGENT, CLI_AGENT)
-            .header(CONTENT_TYPE, "application/json")
+            .header(CONTENT_TYPE, "application/json");
+        let request = headers.iter().fold(request, |all, (name, value)| all.header(*name, *value));
+        let request = request
             .body(Full::new(body))
-            .map_err(|error| Failure::of(ExitStatus::Data, &error))?;
+            .map_err(|error| Miss::Refused(Failure::of(ExitStatus::Data, &error)))?;
         let response = sender.send_request(request).await.map_err(|error| lost(&error))?;
-        let (head, body) = response.into_parts();
-        let body = body.collect().await.map_err(|error| lost(&error))?.to_bytes();
-        let kind = head.headers.get(CONTENT_TYPE).map(hyper::header::HeaderValue::as_bytes);
+        let kind = response.headers().get(CONTENT_TYPE).map(hyper::header::HeaderValue::as_bytes);
         if kind == Some(b"application/problem+json") {
-            let document: Document = serde_json::from_slice(&body)
-                .map_err(|error| Failure::of(ExitStatus::Failed, &error))?;
-            return Err(Failure::from(Problem::from(document)));
+            let body = response.into_body().collect().await.map_err(|error| lost(&error))?;
+            return Err(Miss::Refused(refusal(&body.to_bytes())));
         }
-        Ok(Answer { body })
+        Ok(response)
     }
+}
+
+fn refusal(body: &[u8]) -> Failure {
+    match serde_json::from_slice::<Document>(body) {
+        Ok(document) => Failure::from(Problem::from(document)),
+        Err(error) => Failure::of(ExitStatus::Failed, &error),
+    }
+}
+
+fn lost(error: &dyn std::error::Error) -> Miss {
+    let hint = "the service ended meanwhile? `noclaw run list` shows what became of messages";
+    Miss::Lost(Failure::of(ExitStatus::Unavailable, error).hint(hint))
+}
+
+/// Our own types have string keys and finite numbers: they always serialize.
+fn json(value: &impl Serialize) -> Bytes {
+    serde_json::to_vec(value).unwrap_or_default().into()
 }

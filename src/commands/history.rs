@@ -9,6 +9,7 @@ use crate::channels::history::{History, HistoryView};
 use crate::core::ids::{ConversationName, RunId, UserName};
 use crate::core::problem::ExitStatus;
 use crate::host::machine;
+use crate::store::retry::CHANNEL;
 
 /// `noclaw history`
 #[derive(Debug, clap::Args)]
@@ -78,8 +79,9 @@ fn transcript(user: &UserName, newest_first: &[HistoryView]) -> String {
     for message in newest_first.iter().rev() {
         let HistoryView { id, conversation, run, .. } = message;
         let at = local(message.created_at);
+        let again = if message.channel == CHANNEL { ", again" } else { "" };
         // Writing to a string does not fail.
-        writeln!(text, "{at}  {user} in {conversation}  ({id})").ok();
+        writeln!(text, "{at}  {user} in {conversation}{again}  ({id})").ok();
         indent(&mut text, &message.message);
         if last.get(run) != Some(id) {
             continue;

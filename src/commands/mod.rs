@@ -1,16 +1,19 @@
 //! Floor 3: the command line, one file a subcommand. Data goes to standard output, everything else
 //! to standard error; an error is one line, with a `hint:` line where there is something to do.
 
+mod chat;
 mod client;
 mod demo_model;
 mod doctor;
 mod history;
 mod image;
 mod news;
+mod reply;
 mod run;
 mod send;
 mod serve;
 mod status;
+mod stream;
 mod token;
 mod user;
 
@@ -39,7 +42,9 @@ enum Command {
     Serve(Box<serve::Args>),
     /// Send a message and print the reply
     Send(send::Args),
-    /// Look at runs
+    /// Speak with the assistant; replies appear as they are written
+    Chat(chat::Args),
+    /// Look at runs, cancel them, try them again
     #[command(subcommand)]
     Run(run::Command),
     /// Show the messages of a user, and what was replied
@@ -111,6 +116,7 @@ pub fn main() -> ExitCode {
         None => news::run(&cli.news),
         Some(Command::Serve(args)) => serve::run(*args),
         Some(Command::Send(args)) => send::run(args),
+        Some(Command::Chat(args)) => chat::run(args),
         Some(Command::Run(command)) => run::run(command),
         Some(Command::History(args)) => history::run(&args),
         Some(Command::User(command)) => user::run(command),
@@ -159,12 +165,15 @@ fn complain(message: &str, hint: Option<&str>) {
 /// Writes data to standard output, to a terminal without what would steer it. A reader that has
 /// gone away is no error; any other failure is told once, and is the command's ([`main`]).
 fn print(text: impl std::fmt::Display) {
+    print_part(&format!("{text}\n"));
+}
+
+/// Writes a part of a text to standard output, as [`print`] does a whole one.
+fn print_part(text: &str) {
     use std::io::{IsTerminal, Write};
-    let text = text.to_string();
     let mut out = std::io::stdout().lock();
-    let text = if out.is_terminal() { harmless(&text) } else { text };
-    let written = writeln!(out, "{text}").and_then(|()| out.flush());
-    match written {
+    let shown = if out.is_terminal() { harmless(text) } else { text.to_owned() };
+    match out.write_all(shown.as_bytes()).and_then(|()| out.flush()) {
         Ok(()) => {}
         Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => {
             READER_GONE.store(true, Ordering::Relaxed);

@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use jiff::Timestamp;
 
-use super::client::Client;
+use super::client::{Client, Miss};
 use super::{Ended, all_printed, block_on, local, print, print_json};
 use crate::channels::news::{NewsView, SeenBody, ToldView};
 use crate::core::problem::ExitStatus;
@@ -27,11 +27,11 @@ pub fn run(args: &Args) -> Ended {
     block_on(async {
         let news = match args.client.get("/v1/news").await {
             Ok(answer) => answer.json::<NewsView>()?,
-            Err(mut failure) if failure.status == ExitStatus::Unavailable => {
+            Err(Miss::Absent(mut failure)) => {
                 let hint = failure.hint.take().unwrap_or_default();
                 return Err(failure.hint(format!("{hint}\n`noclaw --help` lists all commands")));
             }
-            Err(failure) => return Err(failure),
+            Err(miss) => return Err(miss.into()),
         };
         if args.json {
             print_json(&news);

@@ -1,11 +1,9 @@
-//! `noclaw run`: what became of messages.
+//! `noclaw run`: what became of messages, and to stop or repeat that.
 
-use std::fmt::Write;
-
-use noclaw_cell::preflight::{Measured, Preflight};
+mod show;
 
 use super::client::Client;
-use super::{Ended, block_on, print, print_json};
+use super::{Ended, block_on, print, print_json, reply};
 use crate::channels::view::{RunList, RunView};
 use crate::core::ids::{RunId, UserName};
 use crate::core::problem::ExitStatus;
@@ -21,6 +19,10 @@ pub enum Command {
     List(List),
     /// Show a run: its messages, its reply, what its cell measured
     Show(Show),
+    /// Cancel a run that waits or is being answered
+    Cancel(One),
+    /// Try a run again that ended without an answer, and print the reply
+    Retry(Retry),
 }
 
 /// `noclaw run list`
@@ -48,6 +50,9 @@ pub struct List {
 pub struct Show {
     /// The run's id
     run: RunId,
+    /// Show where its time went instead
+    #[arg(long)]
+    timeline: bool,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -55,11 +60,35 @@ pub struct Show {
     client: Client,
 }
 
-/// Lists or shows.
+/// `noclaw run cancel`
+#[derive(Debug, clap::Args)]
+pub struct One {
+    /// The run's id
+    run: RunId,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    client: Client,
+}
+
+/// `noclaw run retry`
+#[derive(Debug, clap::Args)]
+pub struct Retry {
+    /// Print the new run's id at once and do not wait for the reply
+    #[arg(long)]
+    detach: bool,
+    #[command(flatten)]
+    one: One,
+}
+
+/// Lists, shows, cancels or tries again.
 pub fn run(command: Command) -> Ended {
     match command {
         Command::List(args) => list(&args),
         Command::Show(args) => show(&args),
+        Command::Cancel(args) => cancel(&args),
+        Command::Retry(args) => retry(&args),
     }
 }
 
@@ -92,96 +121,39 @@ fn list(args: &List) -> Ended {
 fn show(args: &Show) -> Ended {
     let path = format!("/v1/runs/{}", args.run);
     let run: RunView = block_on(async { args.client.get(&path).await?.json() })?;
-    if args.json {
-        print_json(&run);
-    } else {
-        print(describe(&run).trim_end());
+    match (args.json, args.timeline) {
+        (true, false) => print_json(&run),
+        (true, true) => print_json(&run.timeline),
+        (false, true) => print(show::timeline(&run).trim_end()),
+        (false, false) => print(show::describe(&run).trim_end()),
     }
     Ok(ExitStatus::Ok)
 }
 
-fn describe(run: &RunView) -> String {
-    let mut text = String::new();
-    let mut row = |name: &str, value: &str| {
-        let value = value.replace('\n', "\n              ");
-        // Writing to a string does not fail.
-        writeln!(text, "{name:<13} {value}").ok();
-    };
-    row("run", &run.run.to_string());
-    row("user", run.user.as_str());
-    row("conversation", run.conversation.as_str());
-    row("status", run.status.as_str());
-    row("accepted", &run.created_at.to_string());
-    if let Some(ms) = run.duration_ms {
-        row("took", &format!("{ms} ms, {} attempt(s)", run.attempts));
+fn cancel(args: &One) -> Ended {
+    let path = format!("/v1/runs/{}", args.run);
+    let run: RunView = block_on(async { args.client.delete(&path).await?.json() })?;
+    if args.json {
+        print_json(&run);
     }
-    row("cost", &format!("${:.6}, {}", run.cost_usd, tokens(run)));
-    row("container", run.container.as_deref().unwrap_or("none"));
-    if let Some(gone) = run.gone_at {
-        row("gone", &gone.to_string());
+    match run.status {
+        RunState::Cancelled => Ok(ExitStatus::Ok),
+        // It was asked for, and will be.
+        _ => Ok(ExitStatus::Later),
     }
-    for message in run.messages.iter().flatten() {
-        row("message", message);
-    }
-    if let Some(reply) = &run.reply {
-        row("reply", reply);
-    }
-    if let Some(error) = &run.error {
-        row("error", error);
-    }
-    if let Some(preflight) = &run.preflight {
-        match serde_json::from_value::<Preflight>(preflight.clone()) {
-            Ok(preflight) => text.push_str(&table(&preflight)),
-            Err(_) => row("preflight", &preflight.to_string()),
-        }
-    }
-    text
 }
 
-fn tokens(run: &RunView) -> String {
-    let usage = &run.usage;
-    format!(
-        "{} requests, {} tokens in, {} out",
-        usage.requests,
-        usage.prompt(),
-        usage.output_tokens
-    )
-}
-
-/// The preflight as a table: what, pid 1, the agent.
-fn table(preflight: &Preflight) -> String {
-    let mut text = format!("\n{:<22} {:<24} {}\n", "preflight", "launcher", "agent");
-    let (launcher, agent) = (&preflight.launcher, &preflight.agent);
-    let mut row = |name: &str, value: fn(&Measured) -> String| {
-        writeln!(text, "{name:<22} {:<24} {}", value(launcher), value(agent)).ok();
-    };
-    row("user", |m| m.uids.first().map_or_else(String::new, u32::to_string));
-    row("no new privileges", |m| m.no_new_privs.to_string());
-    row("seccomp", |m| format!("mode {}, {} filter(s)", m.seccomp_mode, m.seccomp_filters));
-    row("capabilities", |m| {
-        let sets = &m.capabilities;
-        let any = sets.inheritable | sets.permitted | sets.effective | sets.bounding | sets.ambient;
-        format!("{any:#x}")
-    });
-    row("interfaces", |m| m.interfaces.join(" "));
-    row("Landlock", |m| match &m.landlock {
-        Some(l) => format!("ABI {}, {} rules", l.abi, l.rules),
-        None => "(not applied here)".to_owned(),
-    });
-    row("memory.max", |m| limit(m.limits.memory_max.as_ref()));
-    row("memory.swap.max", |m| limit(m.limits.memory_swap_max.as_ref()));
-    row("pids.max", |m| limit(m.limits.pids_max.as_ref()));
-    row("cpu.max", |m| limit(m.limits.cpu_max.as_ref()));
-    row("open files", |m| number(m.limits.nofile));
-    row("file size", |m| number(m.limits.fsize));
-    row("mounts", |m| m.mounts.len().to_string());
-    text
-}
-
-fn limit(value: Option<&String>) -> String {
-    value.map_or_else(|| "not enforced".to_owned(), Clone::clone)
-}
-
-fn number(value: Option<u64>) -> String {
-    value.map_or_else(|| "unlimited".to_owned(), |n| n.to_string())
+fn retry(args: &Retry) -> Ended {
+    let One { run, json, client } = &args.one;
+    let path = format!("/v1/runs/{run}/retry");
+    let run: RunView = block_on(async {
+        let run = client.post(&path, &serde_json::json!({})).await?.json()?;
+        if args.detach { Ok(run) } else { reply::wait(client, run).await }
+    })?;
+    match (args.detach, json) {
+        (false, json) => return reply::show(&run, *json),
+        (true, true) => print_json(&run),
+        (true, false) => print(run.run),
+    }
+    Ok(ExitStatus::Ok)
 }

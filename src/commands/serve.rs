@@ -19,8 +19,9 @@ use uuid::Uuid;
 
 use self::limits::LimitArgs;
 use super::{Ended, Failure};
+use crate::assistant::events::Events;
 use crate::assistant::ready::Readiness;
-use crate::assistant::{Assistant, Settings};
+use crate::assistant::{Assistant, Running, Settings};
 use crate::cell::Cells;
 use crate::cell::start::StartLine;
 use crate::channels::{Routes, health, listen};
@@ -137,6 +138,8 @@ async fn serve(args: Args) -> Ended {
         state,
         store: store.clone(),
         cells,
+        running: Running::default(),
+        events: Events::default(),
         wake: Notify::new(),
         ended: watch::Sender::new(()),
         stop: stop.clone(),

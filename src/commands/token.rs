@@ -88,7 +88,7 @@ pub fn run(command: Command) -> Ended {
         }
         Command::Remove(args) => {
             let path = format!("/v1/tokens/{}", args.id);
-            block_on(async { args.client.delete(&path).await })?;
+            block_on(async { Ok(args.client.delete(&path).await?) })?;
         }
     }
     Ok(ExitStatus::Ok)

@@ -97,8 +97,9 @@ pub const WAIT_MOST: Duration = Duration::from_secs(600);
 pub const MESSAGES_PER_RUN: usize = 20;
 /// The part of a day's budget at which the owner is told.
 pub const BUDGET_NOTICE_PERCENT: u64 = 80;
-/// Days after which a run's preflight is forgotten; its messages and reply are kept for ever.
-pub const PREFLIGHTS_KEPT_DAYS: i64 = 30;
+/// Days after which a run's preflight and the keys of its messages are forgotten; its messages and
+/// reply are kept for ever.
+pub const DETAILS_KEPT_DAYS: i64 = 30;
 /// How often a run is begun before it is given up.
 pub const ATTEMPTS: u32 = 3;
 /// Instructions (the owner's for all, the owner's for a user, the agent's notes), each.
@@ -137,6 +138,20 @@ pub const MODEL_CONCURRENT: usize = 4;
 pub const MODEL_REQUESTS: u32 = 1000;
 /// Time in which the model must begin to answer: before the agent counts as silent.
 pub const MODEL_FIRST_BYTE: Duration = Duration::from_secs(150);
+/// How long an agent that must end may take to stop by itself, before its cell is taken away.
+pub const INTERRUPT_TIME: Duration = Duration::from_millis(400);
+/// What is kept of a run's events for those who follow it: as much as a reply may have.
+pub const EVENTS_BYTES: usize = MIB;
+/// What is kept in all of the events of runs that have ended.
+pub const EVENTS_KEPT_BYTES: usize = MIB;
+/// A reader of events that takes nothing for so long is dropped.
+pub const WRITE_TIME: Duration = Duration::from_secs(30);
+/// Between two signs of life on a stream of events that has nothing to tell.
+pub const EVENTS_IDLE: Duration = Duration::from_secs(15);
+/// Bytes of an `Idempotency-Key`.
+pub const KEY_BYTES: usize = 255;
+/// How long a request to cancel waits for the run's end.
+pub const CANCEL_WAIT: Duration = Duration::from_secs(10);
 /// Open files of a cell's process.
 pub const CELL_NOFILE: u64 = 4096;
 /// The largest file that a cell may write.

@@ -29,6 +29,9 @@ pub struct MessageBody {
     /// The model; the service's default when left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub model: Option<String>,
+    /// Whether the agent is to forget the conversation so far.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub new: bool,
 }
 
 /// What is wrong with a message, and with which field.
@@ -60,6 +63,8 @@ pub struct Message {
     pub context: Option<String>,
     /// The model that was asked for.
     pub model: Option<String>,
+    /// Whether the conversation is to begin anew. If this message is not answered, it does not.
+    pub anew: bool,
 }
 
 /// A text that is not blank and not too long.
@@ -102,7 +107,8 @@ impl Message {
         {
             return Err(InvalidMessage::new("model", format!("no price is known for {model:?}")));
         }
-        Ok(Self { user, conversation, text: check_text(body.message)?, context, model: body.model })
+        let text = check_text(body.message)?;
+        Ok(Self { user, conversation, text, context, model: body.model, anew: body.new })
     }
 }
 

@@ -9,3 +9,4 @@ pub mod plan;
 pub mod problem;
 pub mod rate;
 pub mod run;
+pub mod timeline;

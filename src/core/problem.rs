@@ -115,6 +115,8 @@ kinds! {
     MethodNotAllowed = "method-not-allowed", 405, Data, "The method is not allowed here";
     /// What it is now does not allow that.
     Conflict = "conflict", 409, Data, "It cannot be done to what it is now";
+    /// The key was sent with another message.
+    KeyReused = "idempotency-key-reused", 409, Data, "The Idempotency-Key is taken";
     /// The body took too long.
     RequestTimeout = "request-timeout", 408, Later, "The request took too long";
     /// The body is too large.

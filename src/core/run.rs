@@ -1,25 +1,33 @@
-//! The states of a run and how one follows from another. Pure: `store` writes what is decided here.
+//! The states of a run and how one follows from another. Pure: `store` writes what is decided here,
+//! `assistant` carries it out.
 //!
 //! ```text
-//! queued ──claim──> starting ──go──> running ──outcome──> finishing ──gone──> answered
-//!    ^                 │                │                     │               failed
-//!    └── crash, not yet delivered, or delivered and untouched ┘               timed_out
-//!                                                                             cancelled
+//!           claim             go              outcome               gone
+//! queued ────────> starting ──────> running ──────────> finishing ───────> answered
+//!  │  ^               │                │                    ^              failed
+//!  │  └── again ──────┴────────────────┤                    │              timed_out
+//!  │                                   └── outcome ─────────┘              cancelled
+//!  └── cancel ───────────────────────────────────────────────────────────> cancelled
 //! ```
 //!
 //! `finishing`: the outcome is known and written, the container not yet seen gone. To people a run
-//! that is finishing already has its outcome's state, because that can no longer change.
+//! that is finishing already has its outcome's state, because that can no longer change. `again`
+//! always comes after its container was seen gone.
 //!
-//! | what went wrong | outcome |
+//! | what happens | what follows |
 //! |---|---|
 //! | Podman or the image cannot be had after acceptance | failed: podman |
 //! | the cell does not open its door, or it ends without `/exit` | failed: door lost |
 //! | the preflight falls short of the plan | failed: preflight |
-//! | the agent ends without a `result`, or breaks its protocol | failed: agent |
+//! | the agent ends without a `result`, or does not take its part in the protocol | failed: agent |
+//! | the agent breaks the protocol, or a limit of the door | failed: breach |
 //! | the agent reports an error (the model refused, a limit of its own) | failed: agent error |
 //! | the kernel killed the agent for memory | failed: out of memory |
 //! | the run, or the agent's silence, took too long | `timed_out` |
-//! | the service died; see [`after_crash`] | queued again, or failed: interrupted |
+//! | somebody cancels it; see [`cancel`] | cancelled, unless its outcome is known already |
+//! | the agent refuses the conversation's transcript | queued again, once, to begin anew |
+//! | the service died or could not wait; see [`after_crash`] | queued again, or an end |
+//! | the owner retries one that ended without an answer; see [`RunState::may_be_retried`] | a new run, once |
 
 use std::fmt;
 use std::str::FromStr;
@@ -74,6 +82,11 @@ impl RunState {
         matches!(self, Self::Starting | Self::Running | Self::Finishing)
     }
 
+    /// Whether its messages may be tried again by hand: it has ended, and not with an answer.
+    pub const fn may_be_retried(self) -> bool {
+        matches!(self, Self::Failed | Self::TimedOut | Self::Cancelled)
+    }
+
     /// The word that is stored and shown.
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -92,10 +105,14 @@ impl RunState {
     pub const fn may_become(self, next: Self) -> bool {
         match self {
             Self::Queued => matches!(next, Self::Starting | Self::Cancelled),
-            Self::Starting => {
-                matches!(next, Self::Running | Self::Finishing | Self::Queued | Self::Failed)
+            Self::Starting => matches!(
+                next,
+                Self::Running | Self::Finishing | Self::Queued | Self::Failed | Self::Cancelled
+            ),
+            // The last two after a crash: the container is gone already.
+            Self::Running => {
+                matches!(next, Self::Finishing | Self::Queued | Self::Failed | Self::Cancelled)
             }
-            Self::Running => matches!(next, Self::Finishing | Self::Queued | Self::Failed),
             Self::Finishing => next.is_final(),
             _ => false,
         }
@@ -225,6 +242,51 @@ impl Outcome {
     }
 }
 
+/// What follows when somebody wants a run cancelled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cancel {
+    /// It had not begun: it is cancelled now.
+    Now,
+    /// It has a cell: that is to be ended, and its outcome is `cancelled`.
+    Stop,
+    /// Its outcome is known, and stays.
+    TooLate,
+}
+
+/// What follows when somebody wants a run cancelled that stands here.
+pub const fn cancel(state: RunState) -> Cancel {
+    match state {
+        RunState::Queued => Cancel::Now,
+        RunState::Starting | RunState::Running => Cancel::Stop,
+        _ => Cancel::TooLate,
+    }
+}
+
+/// From what a run goes on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Memory {
+    /// From its conversation's head, if there is one.
+    Conversation,
+    /// From nothing, because its sender said so.
+    AsAsked,
+    /// From nothing, because the agent refused the conversation's transcript.
+    Refused,
+}
+
+/// How far a run had come when the service died.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Progress {
+    /// How often it was begun.
+    pub attempts: u32,
+    /// Its message may have gone to the agent: this is written before it does.
+    pub delivered: bool,
+    /// A tool call may have been passed on: this is written before it is. Untouched means that
+    /// nothing outside the conversation can have changed.
+    pub touched: bool,
+    /// Somebody has asked to cancel it.
+    pub cancel: bool,
+}
+
 /// What is to be done with a run that a crash left without an outcome.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Settle {
@@ -235,10 +297,11 @@ pub enum Settle {
 }
 
 /// Settles a run after a crash, once its container has been seen absent.
-///
-/// `delivered` is written before the message goes to the agent, `touched` before the first tool
-/// call is passed on. Untouched means that nothing outside the conversation can have changed.
-pub fn after_crash(attempts: u32, delivered: bool, touched: bool) -> Settle {
+pub fn after_crash(run: Progress) -> Settle {
+    let Progress { attempts, delivered, touched, cancel } = run;
+    if cancel {
+        return Settle::End(Outcome::Cancelled);
+    }
     // Once delivered, a model has seen it and been paid: one more try, not two.
     let most = if delivered { 2 } else { ATTEMPTS };
     let detail = match (touched, attempts < most) {
@@ -252,6 +315,9 @@ pub fn after_crash(attempts: u32, delivered: bool, touched: bool) -> Settle {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const FRESH: Progress =
+        Progress { attempts: 1, delivered: false, touched: false, cancel: false };
 
     #[test]
     fn final_states_stay() {
@@ -278,13 +344,47 @@ mod tests {
         assert_eq!(reached.len(), RunState::ALL.len());
     }
 
+    /// Whatever is still open has a way to its end, however often the service dies, and what a
+    /// crash or a cancel asks for is a step that the states allow.
+    #[test]
+    fn every_open_run_can_be_cancelled_and_settled() {
+        for state in RunState::ALL {
+            let allowed = match cancel(state) {
+                Cancel::Now => state.may_become(RunState::Cancelled),
+                Cancel::Stop => state.may_become(RunState::Finishing),
+                Cancel::TooLate => state.is_final() || state == RunState::Finishing,
+            };
+            assert!(allowed, "{state}");
+            assert!(!state.may_be_retried() || state.is_final(), "{state}");
+        }
+        for state in [RunState::Starting, RunState::Running] {
+            for number in 0..24 {
+                let run = Progress {
+                    attempts: 1 + number / 8,
+                    delivered: number & 1 != 0,
+                    touched: number & 2 != 0,
+                    cancel: number & 4 != 0,
+                };
+                let next = match after_crash(run) {
+                    Settle::Requeue => RunState::Queued,
+                    Settle::End(outcome) => outcome.state(),
+                };
+                assert!(state.may_become(next), "{state} -> {next}: {run:?}");
+                assert!(run.attempts < ATTEMPTS || next != RunState::Queued, "{run:?}");
+            }
+        }
+    }
+
     #[test]
     fn a_crash_repeats_only_what_did_nothing() {
-        assert_eq!(after_crash(1, false, false), Settle::Requeue);
-        assert_eq!(after_crash(2, false, false), Settle::Requeue);
-        assert!(matches!(after_crash(3, false, false), Settle::End(_)));
-        assert_eq!(after_crash(1, true, false), Settle::Requeue);
-        assert!(matches!(after_crash(2, true, false), Settle::End(_)));
-        assert!(matches!(after_crash(1, true, true), Settle::End(_)));
+        assert_eq!(after_crash(FRESH), Settle::Requeue);
+        assert_eq!(after_crash(Progress { attempts: 2, ..FRESH }), Settle::Requeue);
+        assert!(matches!(after_crash(Progress { attempts: 3, ..FRESH }), Settle::End(_)));
+        let delivered = Progress { delivered: true, ..FRESH };
+        assert_eq!(after_crash(delivered), Settle::Requeue);
+        assert!(matches!(after_crash(Progress { attempts: 2, ..delivered }), Settle::End(_)));
+        assert!(matches!(after_crash(Progress { touched: true, ..delivered }), Settle::End(_)));
+        let cancelled = after_crash(Progress { cancel: true, ..FRESH });
+        assert_eq!(cancelled, Settle::End(Outcome::Cancelled));
     }
 }

@@ -3,7 +3,7 @@
 //!
 //! | variable | what it does |
 //! |---|---|
-//! | `NOCLAW_TEST_PAUSE=POINT:FILE` | at the point, makes the file and stands still for ever |
+//! | `NOCLAW_TEST_PAUSE=POINT:FILE` | at the point, makes the file and stands still while it is there |
 //! | `NOCLAW_TEST_PAGES=FILE` | a connection that writes gets a database of at most as many pages as |
 //! |  | the file says (4 KiB each), as on a full disk |
 
@@ -17,7 +17,9 @@ pub async fn reached(point: &str) {
         && name == point
     {
         std::fs::write(file, point).ok();
-        std::future::pending::<()>().await;
+        while std::path::Path::new(file).exists() {
+            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+        }
     }
 }
 

@@ -3,8 +3,8 @@
 use std::convert::Infallible;
 
 use bytes::Bytes;
-use http_body_util::combinators::BoxBody;
-use http_body_util::{BodyExt, Full};
+use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::{BodyExt, Empty, Full};
 use hyper::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
 use hyper::{Response, StatusCode};
 use serde::{Deserialize, Serialize};
@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use crate::core::problem::{Problem, ProblemKind};
 
 /// A body that is there at once, or streams.
-pub type Body = BoxBody<Bytes, Infallible>;
+pub type Body = UnsyncBoxBody<Bytes, Infallible>;
 
 /// A problem document.
 #[derive(Debug, Serialize, Deserialize)]
@@ -63,6 +63,13 @@ pub fn json(status: u16, value: &impl Serialize) -> Response<Body> {
     answer(status, "application/json", value)
 }
 
+/// An answer without content.
+pub fn nothing() -> Response<Body> {
+    let mut response = Response::new(Empty::new().boxed_unsync());
+    *response.status_mut() = StatusCode::NO_CONTENT;
+    response
+}
+
 /// A no.
 pub fn problem(problem: &Problem) -> Response<Body> {
     let status = problem.kind.status();
@@ -81,7 +88,7 @@ fn answer(status: u16, kind: &'static str, value: &impl Serialize) -> Response<B
     // Our own types have string keys and finite numbers: they always serialize.
     let mut json = serde_json::to_vec(value).unwrap_or_default();
     json.push(b'\n');
-    let mut response = Response::new(Full::new(Bytes::from(json)).boxed());
+    let mut response = Response::new(Full::new(Bytes::from(json)).boxed_unsync());
     *response.status_mut() = StatusCode::from_u16(status).unwrap_or_default();
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(kind));

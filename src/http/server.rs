@@ -1,5 +1,6 @@
 //! Serves connections of a listener within limits: so many at a time, a head within its time and
-//! size. When it is told to stop, it takes no new ones and lets each finish its request.
+//! size, a client that takes what it is sent. When it is told to stop, it takes no new ones and lets
+//! each finish its request.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -10,11 +11,12 @@ use hyper::{Request, Response};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::Semaphore;
+use tokio_io_timeout::TimeoutStream;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::reply::Body;
-use crate::core::limits::{CONNECTIONS, HEADER_BYTES, REQUEST_TIME};
+use crate::core::limits::{CONNECTIONS, HEADER_BYTES, REQUEST_TIME, WRITE_TIME};
 
 /// Connections of one service, on any number of listeners.
 #[derive(Debug, Clone)]
@@ -64,11 +66,13 @@ impl Connections {
                 let answer = handle(request);
                 async move { Ok::<_, Infallible>(answer.await) }
             });
+            let mut stream = TimeoutStream::new(stream);
+            stream.set_write_timeout(Some(WRITE_TIME));
             let connection = hyper::server::conn::http1::Builder::new()
                 .timer(TokioTimer::new())
                 .header_read_timeout(REQUEST_TIME)
                 .max_buf_size(HEADER_BYTES)
-                .serve_connection(TokioIo::new(stream), service);
+                .serve_connection(TokioIo::new(Box::pin(stream)), service);
             tokio::pin!(connection);
             let result = tokio::select! {
                 result = connection.as_mut() => result,

@@ -3,16 +3,20 @@
 //!
 //! Messages that wait in one conversation are answered together. A message joins the conversation's
 //! newest waiting run, never an older one, so that messages are answered in the order they came.
+//!
+//! A sender's key is written with its message: whoever sends both again is told the same run, also
+//! after a crash in between.
 
 use sea_orm::{ConnectionTrait, EntityTrait, FromQueryResult, Set, raw_sql};
 
-use super::entities::conversations;
+use super::entities::{conversations, idempotency_keys};
 use super::error::{Cause, Error, Named, QueueScope, Refused};
-use super::record::parse_run;
+use super::record::{memory_number, parse_run};
 use super::writer::{Operation, Tx};
 use super::{Store, users};
 use crate::core::ids::RunId;
 use crate::core::message::Message;
+use crate::core::run::Memory;
 
 /// A message that came in.
 #[derive(Debug, Clone)]
@@ -25,6 +29,19 @@ pub struct NewMessage {
     pub channel: String,
     /// When.
     pub now_ms: i64,
+    /// By what its sender knows it again.
+    pub key: Option<SentKey>,
+}
+
+/// An idempotency key, as its sender uses it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SentKey {
+    /// Whose key it is: others may use the same.
+    pub speaker: String,
+    /// The key.
+    pub key: String,
+    /// The SHA-256 of all that was sent.
+    pub message: [u8; 32],
 }
 
 /// How much may wait.
@@ -45,16 +62,27 @@ pub struct Accepted {
     pub run: RunId,
     /// Whether that run already waited, with other messages.
     pub joined: bool,
+    /// Whether it was accepted before, under the same key.
+    pub repeated: bool,
 }
 
 impl Store {
     /// Writes a message and its run; once this returns, both survive a power cut.
     ///
     /// # Errors
-    /// [`Refused::QueueFull`] when too much waits already; [`Refused::Store`] when it cannot be
-    /// written, in particular [`Error::Full`]. In both cases nothing was written.
+    /// [`Refused::KeyReused`] for another message under a known key; [`Refused::QueueFull`] when
+    /// too much waits already; [`Refused::Store`] when it cannot be written, in particular
+    /// [`Error::Full`]. In all cases nothing was written.
     pub async fn accept(&self, new: NewMessage, limits: QueueLimits) -> Result<Accepted, Refused> {
         self.writer.carry_out(Accept { new, limits }).await
+    }
+
+    /// The run of a message that was accepted under this key.
+    ///
+    /// # Errors
+    /// [`Refused::KeyReused`] if it was another message.
+    pub async fn find_key(&self, key: &SentKey) -> Result<Option<RunId>, Refused> {
+        find_key(&self.readers, key).await
     }
 }
 
@@ -81,17 +109,29 @@ impl Operation for Accept {
     type Error = Refused;
 
     async fn apply(&self, tx: &Tx) -> Result<Accepted, Refused> {
-        // An idempotency key is looked up here and written below, in this same transaction.
+        if let Some(key) = &self.new.key
+            && let Some(run) = find_key(tx, key).await?
+        {
+            return Ok(Accepted { run, joined: false, repeated: true });
+        }
         let look = self.look(tx).await?;
-        self.refuse_if_full(&look)?;
+        refuse_if_full(look.waiting_of_user, look.waiting, self.limits)?;
         let conversation = match look.conversation {
             Some(id) => id,
             None => self.new_conversation(tx).await?,
         };
-        match self.joinable(&look)? {
-            Some(run) => Ok(self.join(tx, conversation, run).await?),
-            None => Ok(self.new_run(tx, conversation).await?),
+        let accepted = match self.joinable(&look)? {
+            Some(run) => self.join(tx, conversation, run).await?,
+            None => self.new_run(tx, conversation).await?,
+        };
+        if let Some(key) = &self.new.key {
+            self.keep(tx, key, accepted.run).await?;
         }
+        Ok(accepted)
+    }
+
+    fn wrote(accepted: &Accepted) -> bool {
+        !accepted.repeated
     }
 }
 
@@ -122,18 +162,6 @@ impl Accept {
         look.ok_or(Error::Row { table: "runs", column: "messages", source: None })
     }
 
-    fn refuse_if_full(&self, look: &Look) -> Result<(), Refused> {
-        let queues = [
-            (QueueScope::User, look.waiting_of_user, self.limits.per_user),
-            (QueueScope::All, look.waiting, self.limits.all),
-        ];
-        let full = |(_, waiting, most): &(QueueScope, i64, usize)| is_least(*waiting, *most);
-        match queues.into_iter().find(full) {
-            Some((scope, _, most)) => Err(Refused::QueueFull { scope, most }),
-            None => Ok(()),
-        }
-    }
-
     /// The waiting run that this message may join: it has not begun, wants the same model, and has
     /// room.
     fn joinable(&self, look: &Look) -> Result<Option<RunId>, Error> {
@@ -141,6 +169,7 @@ impl Accept {
             return Ok(None);
         };
         let joins = look.attempts == Some(0)
+            && !self.new.message.anew
             && look.model == self.new.message.model
             && !is_least(messages, self.limits.messages_per_run);
         joins.then(|| parse_run(run)).transpose()
@@ -172,7 +201,7 @@ impl Accept {
                VALUES ({conversation}, {id}, {text}, {context}, {channel}, {now})"#
         );
         tx.execute_raw(join).await.named(self.failed())?;
-        Ok(Accepted { run, joined: true })
+        Ok(Accepted { run, joined: true, repeated: false })
     }
 
     /// Writes a run and its first message.
@@ -180,16 +209,34 @@ impl Accept {
         let Row { user, model, text, context, channel, now } = self.row();
         let run = self.new.run_if_new;
         let id = run.to_string();
+        let anew = memory_number(if self.new.message.anew {
+            Memory::AsAsked
+        } else {
+            Memory::Conversation
+        });
         let new = raw_sql!(
             Sqlite,
-            r#"INSERT INTO runs (id, user, conversation_id, state, model, messages, created_at)
-               VALUES ({id}, {user}, {conversation}, 'queued', {model}, 1, {now});
+            r#"INSERT INTO runs
+                   (id, user, conversation_id, state, model, messages, created_at, anew)
+               VALUES ({id}, {user}, {conversation}, 'queued', {model}, 1, {now}, {anew});
                INSERT INTO message_history
                    (conversation_id, run_id, text, context, channel, created_at)
                VALUES ({conversation}, {id}, {text}, {context}, {channel}, {now})"#
         );
         tx.execute_raw(new).await.named(self.failed())?;
-        Ok(Accepted { run, joined: false })
+        Ok(Accepted { run, joined: false, repeated: false })
+    }
+
+    async fn keep(&self, tx: &Tx, key: &SentKey, run: RunId) -> Result<(), Error> {
+        let row = idempotency_keys::ActiveModel {
+            speaker: Set(key.speaker.clone()),
+            key: Set(key.key.clone()),
+            message: Set(key.message.to_vec()),
+            run_id: Set(run.to_string()),
+            created_at: Set(self.new.now_ms),
+        };
+        let insert = idempotency_keys::Entity::insert(row).exec_without_returning(tx).await;
+        insert.named(self.failed()).map(drop)
     }
 
     fn row(&self) -> Row<'_> {
@@ -213,6 +260,38 @@ struct Row<'a> {
     context: Option<&'a str>,
     channel: &'a str,
     now: i64,
+}
+
+/// The run that was accepted under a key, for the same message.
+async fn find_key(
+    connection: &impl ConnectionTrait,
+    key: &SentKey,
+) -> Result<Option<RunId>, Refused> {
+    let id = (key.speaker.clone(), key.key.clone());
+    let row = idempotency_keys::Entity::find_by_id(id).one(connection).await;
+    let Some(row) = row.named(Error::reading("the idempotency key"))? else {
+        return Ok(None);
+    };
+    let run = parse_run(&row.run_id)?;
+    match row.message == key.message {
+        true => Ok(Some(run)),
+        false => Err(Refused::KeyReused { run }),
+    }
+}
+
+/// Refuses when this many messages wait already, of the user or of all.
+pub(super) fn refuse_if_full(
+    of_user: i64,
+    of_all: i64,
+    limits: QueueLimits,
+) -> Result<(), Refused> {
+    let queues =
+        [(QueueScope::User, of_user, limits.per_user), (QueueScope::All, of_all, limits.all)];
+    let full = |(_, waiting, most): &(QueueScope, i64, usize)| is_least(*waiting, *most);
+    match queues.into_iter().find(full) {
+        Some((scope, _, most)) => Err(Refused::QueueFull { scope, most }),
+        None => Ok(()),
+    }
 }
 
 /// Whether `count` has come to `most`.

@@ -9,18 +9,21 @@
 //! | `spent` | starting, running, finishing | |
 //! | `finish` | starting, running | finishing |
 //! | `gone` | finishing | the outcome's state |
-//! | `requeue` | starting, running | queued |
+//! | `again` | starting, running | queued; cancelled, if somebody asked for it meanwhile |
+//! | `cancel` | queued; starting, running | cancelled; asked for |
 
 use sea_orm::sea_query::Expr;
 
 use super::Store;
 use super::entities::runs;
 use super::error::Error;
+use super::record::memory_number;
 use super::standing::{Standing, add, end, requeue};
 use super::writer::{Operation, Tx};
 use crate::core::ids::RunId;
 use crate::core::money::Usage;
-use crate::core::run::{Outcome, RunState};
+use crate::core::run::{Cancel, Memory, Outcome, RunState, cancel};
+use crate::core::timeline::Timeline;
 
 /// What a run has used since this was last written.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -38,6 +41,8 @@ pub struct Ending {
     pub outcome: Outcome,
     /// What it used that [`Store::spent`] has not been told.
     pub spending: Spending,
+    /// Where its time went.
+    pub timeline: Timeline,
     /// The agent's session, from which the conversation goes on. Only an answer moves the head.
     pub new_head: Option<String>,
 }
@@ -104,16 +109,53 @@ impl Store {
         self.change(run, What::Gone { now_ms }).await
     }
 
-    /// It waits again, in its old place. Its container must have been seen absent, if it had one.
+    /// The agent refused the conversation's transcript: the run waits again, in its old place, to
+    /// begin anew. Its container must have been seen absent.
     ///
     /// # Errors
     /// See above.
-    pub async fn requeue(&self, run: RunId) -> Result<(), Error> {
-        self.change(run, What::Requeue).await
+    pub async fn again(&self, run: RunId, now_ms: i64) -> Result<(), Error> {
+        self.change(run, What::Again { now_ms }).await
+    }
+
+    /// Somebody wants it cancelled. `Stop` is kept, so that it also holds after a crash.
+    ///
+    /// # Errors
+    /// See above.
+    pub async fn cancel(&self, run: RunId, now_ms: i64) -> Result<Cancel, Error> {
+        self.writer.carry_out(CancelRun { run, now_ms }).await
     }
 
     async fn change(&self, run: RunId, what: What) -> Result<(), Error> {
         self.writer.carry_out(Change { run, what }).await
+    }
+}
+
+struct CancelRun {
+    run: RunId,
+    now_ms: i64,
+}
+
+impl Operation for CancelRun {
+    type Output = Cancel;
+    type Error = Error;
+
+    async fn apply(&self, tx: &Tx) -> Result<Cancel, Error> {
+        let run = Standing::of(tx, self.run).await?;
+        let what = cancel(run.state());
+        let update = match what {
+            Cancel::Now => run.cancelled(self.now_ms)?,
+            Cancel::Stop => run
+                .stays_active("one to cancel")?
+                .col_expr(runs::Column::CancelAt, Expr::value(self.now_ms)),
+            Cancel::TooLate => return Ok(what),
+        };
+        run.write(tx, update).await?;
+        Ok(what)
+    }
+
+    fn wrote(what: &Cancel) -> bool {
+        *what != Cancel::TooLate
     }
 }
 
@@ -130,7 +172,7 @@ enum What {
     Spent { spending: Spending },
     Finish { ending: Ending, now_ms: i64 },
     Gone { now_ms: i64 },
-    Requeue,
+    Again { now_ms: i64 },
 }
 
 impl Operation for Change {
@@ -162,12 +204,17 @@ impl Operation for Change {
                 if ending.outcome.reply().is_some() {
                     run.move_head(tx, ending.new_head.as_deref()).await?;
                 }
+                // Our own type, with string keys: it always serializes.
+                let timeline = serde_json::to_string(&ending.timeline).unwrap_or_default();
+                let update = update.col_expr(runs::Column::Timeline, Expr::value(timeline));
                 end(add(update, &ending.spending), &ending.outcome, *now_ms)
             }
             What::Gone { now_ms } => {
                 run.becomes_outcome()?.col_expr(runs::Column::GoneAt, Expr::value(*now_ms))
             }
-            What::Requeue => requeue(run.becomes(RunState::Queued)?),
+            What::Again { now_ms } if run.is_to_be_cancelled() => run.cancelled(*now_ms)?,
+            What::Again { .. } => requeue(run.becomes(RunState::Queued)?)
+                .col_expr(runs::Column::Anew, Expr::value(memory_number(Memory::Refused))),
         };
         run.write(tx, update).await
     }

@@ -12,11 +12,11 @@ use sea_orm::{
 use super::Store;
 use super::entities::{contexts, conversations, message_history, runs};
 use super::error::{Cause, Error, Named};
-use super::record::{attempts, count, invalid, parse_conversation, parse_run, parse_user};
+use super::record::{attempts, count, invalid, memory, parse_conversation, parse_run, parse_user};
 use super::writer::{Operation, Tx};
 use crate::core::ids::{ConversationName, RunId, UserName};
 use crate::core::message::Shown;
-use crate::core::run::RunState;
+use crate::core::run::{Memory, RunState};
 
 /// Milliseconds of a day. Days are UTC's, which has no other length.
 const DAY: i64 = 86_400_000;
@@ -41,8 +41,10 @@ pub struct Claimed {
     pub conversation_id: i64,
     /// Its conversation's name.
     pub conversation: ConversationName,
-    /// The session to fork from; `None` begins the conversation.
+    /// The conversation's head; `None` before its first answer.
     pub head: Option<String>,
+    /// Whether it goes on from there.
+    pub memory: Memory,
     /// The model that was asked for.
     pub model: Option<String>,
     /// The messages that it answers, oldest first.
@@ -99,13 +101,16 @@ impl Operation for Claim {
         let user = user.ok_or(invalid("runs", "user"))?;
         let spent = self.spent(tx, &row.user).await?;
         let messages = messages(tx, &row.id).await?;
-        self.begin(tx, &row, conversation.head.clone()).await?;
+        let memory = memory(row.anew)?;
+        let forked = conversation.head.clone().filter(|_| memory == Memory::Conversation);
+        self.begin(tx, &row, forked).await?;
         Ok(Some(Claimed {
             run: parse_run(&row.id)?,
             user: parse_user("runs", &row.user)?,
             conversation_id: conversation.id,
             conversation: parse_conversation(&conversation.name)?,
             head: conversation.head,
+            memory,
             model: row.model,
             messages,
             attempts: attempts(row.attempts + 1)?,
@@ -163,12 +168,12 @@ impl Claim {
         spent.ok_or(invalid("runs", "cost_microusd"))
     }
 
-    async fn begin(&self, tx: &Tx, row: &runs::Model, head: Option<String>) -> Result<(), Error> {
+    async fn begin(&self, tx: &Tx, row: &runs::Model, forked: Option<String>) -> Result<(), Error> {
         let update = runs::Entity::update_many()
             .col_expr(runs::Column::State, Expr::value(RunState::Starting.as_str()))
             .col_expr(runs::Column::Attempts, Expr::value(row.attempts + 1))
             .col_expr(runs::Column::ClaimedAt, Expr::value(self.now_ms))
-            .col_expr(runs::Column::ForkedFrom, Expr::value(head))
+            .col_expr(runs::Column::ForkedFrom, Expr::value(forked))
             .filter(runs::Column::Seq.eq(row.seq));
         update.exec(tx).await.named(Error::claiming())?;
         Ok(())

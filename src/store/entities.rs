@@ -74,7 +74,7 @@ pub(super) mod runs {
         pub requests: i64,
         pub cost_microusd: i64,
         pub preflight: Option<String>,
-        pub anew: bool,
+        pub anew: i64,
         pub retry_of: Option<String>,
         pub cancel_at: Option<i64>,
         pub timeline: Option<String>,
@@ -112,6 +112,27 @@ pub(super) mod message_history {
         pub text: String,
         pub context: Option<String>,
         pub channel: String,
+        pub created_at: i64,
+    }
+
+    #[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]
+    pub enum Relation {}
+
+    impl ActiveModelBehavior for ActiveModel {}
+}
+
+pub(super) mod idempotency_keys {
+    use sea_orm::entity::prelude::*;
+
+    #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
+    #[sea_orm(table_name = "idempotency_keys")]
+    pub struct Model {
+        #[sea_orm(primary_key, auto_increment = false)]
+        pub speaker: String,
+        #[sea_orm(primary_key, auto_increment = false)]
+        pub key: String,
+        pub message: Vec<u8>,
+        pub run_id: String,
         pub created_at: i64,
     }
 

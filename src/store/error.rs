@@ -133,7 +133,7 @@ pub enum Error {
         source: Cause,
     },
     /// What is not kept for ever could not be forgotten.
-    #[error("old preflights cannot be forgotten")]
+    #[error("old preflights and keys cannot be forgotten")]
     Forget {
         /// What SQLite said.
         source: Cause,
@@ -180,6 +180,20 @@ pub enum Refused {
         scope: QueueScope,
         /// How many may wait in it.
         most: usize,
+    },
+    /// The key stands for another message.
+    #[error("this Idempotency-Key was sent with another message, which became run {run}")]
+    KeyReused {
+        /// That message's run.
+        run: RunId,
+    },
+    /// Only a run that ended without an answer may be retried.
+    #[error("run {run} is {state}: only one that ended without an answer may be retried")]
+    NotRetried {
+        /// Which.
+        run: RunId,
+        /// Where it stands.
+        state: RunState,
     },
     /// The store failed.
     #[error(transparent)]

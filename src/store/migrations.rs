@@ -129,7 +129,8 @@ CREATE TABLE tokens (
 
 /// A key's row is written with its message, so that whoever sends it again gets the same run.
 const M0002: &str = "
-ALTER TABLE runs ADD COLUMN anew INTEGER NOT NULL DEFAULT 0; -- 1: it forgets the conversation so far
+-- 1: its sender wants the conversation to begin anew; 2: the agent refused the transcript
+ALTER TABLE runs ADD COLUMN anew INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE runs ADD COLUMN retry_of TEXT REFERENCES runs(id); -- the run whose messages it answers
 ALTER TABLE runs ADD COLUMN cancel_at INTEGER; -- somebody asked to cancel it
 ALTER TABLE runs ADD COLUMN timeline TEXT; -- JSON: microseconds since it was claimed

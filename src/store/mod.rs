@@ -2,7 +2,7 @@
 //!
 //! | where | what |
 //! |---|---|
-//! | `accept.rs`, `claim.rs`, `change.rs`, `recover.rs` | a run's life, as verbs of [`Store`] |
+//! | `accept.rs`, `claim.rs`, `change.rs`, `recover.rs`, `retry.rs` | a run's life, as verbs of [`Store`] |
 //! | `read.rs`, `record.rs` | what people and other parts may read, in types of `core` |
 //! | `users.rs`, `removal.rs`, `tokens.rs` | who there is |
 //! | `news.rs` | what happened since the owner last looked |
@@ -25,6 +25,7 @@ pub mod read;
 pub mod record;
 mod recover;
 pub mod removal;
+pub mod retry;
 mod standing;
 pub mod tokens;
 pub mod users;

@@ -7,7 +7,7 @@ use super::entities::{conversations, message_history, runs};
 use super::error::Error;
 use crate::core::ids::{ConversationName, InvalidId, RunId, UserName};
 use crate::core::money::Usage;
-use crate::core::run::RunState;
+use crate::core::run::{Memory, RunState};
 
 /// All that is known of a run. Times are milliseconds since the epoch (UTC).
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -42,6 +42,12 @@ pub struct RunRecord {
     pub container_id: Option<String>,
     /// The session it continued: the conversation's head when it was claimed.
     pub forked_from: Option<String>,
+    /// The run that this one tries again.
+    pub retry_of: Option<RunId>,
+    /// When somebody asked to cancel it.
+    pub cancel_at: Option<i64>,
+    /// Where its last attempt's time went, as JSON of a `core::timeline::Timeline`.
+    pub timeline: Option<String>,
     /// The reply.
     pub reply: Option<String>,
     /// The error: `door lost: …`.
@@ -175,6 +181,9 @@ impl RunRecord {
             gone_at: row.gone_at,
             container_id: row.container_id,
             forked_from: row.forked_from,
+            retry_of: row.retry_of.as_deref().map(parse_run).transpose()?,
+            cancel_at: row.cancel_at,
+            timeline: row.timeline,
             reply: row.reply,
             error: row.error,
             preflight: row.preflight,
@@ -203,6 +212,24 @@ fn usage(row: &runs::Model) -> Result<Usage, Error> {
         cache_read_tokens: count("runs", "cache_read_tokens", row.cache_read_tokens)?,
         requests: count("runs", "requests", row.requests)?,
     })
+}
+
+/// From what a run goes on, as it is stored.
+pub(super) const fn memory_number(memory: Memory) -> i64 {
+    match memory {
+        Memory::Conversation => 0,
+        Memory::AsAsked => 1,
+        Memory::Refused => 2,
+    }
+}
+
+pub(super) fn memory(stored: i64) -> Result<Memory, Error> {
+    match stored {
+        0 => Ok(Memory::Conversation),
+        1 => Ok(Memory::AsAsked),
+        2 => Ok(Memory::Refused),
+        _ => Err(invalid("runs", "anew")),
+    }
 }
 
 pub(super) fn attempts(stored: i64) -> Result<u32, Error> {

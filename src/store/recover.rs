@@ -4,7 +4,7 @@
 //! | found | becomes |
 //! |---|---|
 //! | finishing | its outcome's state: the outcome was written, the container is gone |
-//! | starting, running | queued again, or failed: interrupted, as `core::run::after_crash` says |
+//! | starting, running | queued again, cancelled, or failed: interrupted (`core::run::after_crash`) |
 //! | queued | stays |
 
 use sea_orm::sea_query::Expr;
@@ -17,7 +17,7 @@ use super::record::{attempts, invalid, parse_run, parse_state};
 use super::standing::{Standing, Update, end, requeue};
 use super::writer::{Operation, Tx};
 use crate::core::ids::RunId;
-use crate::core::run::{RunState, Settle, after_crash};
+use crate::core::run::{Progress, RunState, Settle, after_crash};
 
 impl Store {
     /// Settles all open runs, in one transaction. Returns each with the state it was brought to,
@@ -89,7 +89,10 @@ fn rule(row: &runs::Model) -> Result<Settle, Error> {
     if row.state == RunState::Finishing.as_str() {
         return Err(invalid("runs", "outcome"));
     }
-    let delivered = row.delivered_at.is_some();
-    let touched = row.touched_at.is_some();
-    Ok(after_crash(attempts(row.attempts)?, delivered, touched))
+    Ok(after_crash(Progress {
+        attempts: attempts(row.attempts)?,
+        delivered: row.delivered_at.is_some(),
+        touched: row.touched_at.is_some(),
+        cancel: row.cancel_at.is_some(),
+    }))
 }

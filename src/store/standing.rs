@@ -22,6 +22,7 @@ pub(super) struct Standing {
     state: RunState,
     outcome: Option<String>,
     conversation_id: i64,
+    cancel_at: Option<i64>,
 }
 
 impl Standing {
@@ -32,11 +33,29 @@ impl Standing {
             .column(runs::Column::State)
             .column(runs::Column::Outcome)
             .column(runs::Column::ConversationId)
+            .column(runs::Column::CancelAt)
             .filter(runs::Column::Id.eq(run.to_string()))
-            .into_tuple::<(i64, String, Option<String>, i64)>();
+            .into_tuple::<(i64, String, Option<String>, i64, Option<i64>)>();
         let found = found.one(tx).await.named(changing(run))?;
-        let (seq, state, outcome, conversation_id) = found.ok_or(Error::NoSuchRun { run })?;
-        Ok(Self { run, seq, state: parse_state("state", &state)?, outcome, conversation_id })
+        let (seq, state, outcome, conversation_id, cancel_at) =
+            found.ok_or(Error::NoSuchRun { run })?;
+        let state = parse_state("state", &state)?;
+        Ok(Self { run, seq, state, outcome, conversation_id, cancel_at })
+    }
+
+    pub(super) const fn state(&self) -> RunState {
+        self.state
+    }
+
+    /// Whether somebody has asked to cancel it.
+    pub(super) const fn is_to_be_cancelled(&self) -> bool {
+        self.cancel_at.is_some()
+    }
+
+    /// The update that ends it as cancelled. It has no container.
+    pub(super) fn cancelled(&self, now_ms: i64) -> Result<Update, Error> {
+        let update = end(self.becomes(RunState::Cancelled)?, &Outcome::Cancelled, now_ms);
+        Ok(update.col_expr(runs::Column::GoneAt, Expr::value(now_ms)))
     }
 
     /// An update without a change of state, if the run is in `state`.

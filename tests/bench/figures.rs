@@ -207,7 +207,13 @@ async fn accepts(
                     MessageBody { message: "hello".into(), conversation, ..MessageBody::default() };
                 let message = Message::check(body, &user, |_| true)?;
                 let run_if_new = RunId::new(uuid::Uuid::now_v7());
-                let new = NewMessage { message, run_if_new, channel: "bench".into(), now_ms: 0 };
+                let new = NewMessage {
+                    message,
+                    run_if_new,
+                    channel: "bench".into(),
+                    now_ms: 0,
+                    key: None,
+                };
                 let limits = QueueLimits { per_user: 1 << 20, all: 1 << 20, messages_per_run: 20 };
                 let start = Instant::now();
                 store.accept(new, limits).await?;

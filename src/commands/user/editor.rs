@@ -49,7 +49,8 @@ pub async fn edit(client: &Client, user: &UserName, at: &str) -> Ended {
     let instructions = after
         .and_then(|text| String::from_utf8(text).map_err(std::io::Error::other))
         .map_err(|error| kept(Failure::of(ExitStatus::Data, &error)))?;
-    client.put(at, &Instructions { instructions }).await.map_err(kept)?;
+    let saved = client.put(at, &Instructions { instructions }).await;
+    saved.map_err(|miss| kept(miss.into()))?;
     fs::remove_file(&file).ok();
     eprintln!("saved; the next run of {user} is given it");
     Ok(ExitStatus::Ok)

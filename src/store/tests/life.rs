@@ -16,7 +16,7 @@ async fn old_preflights_are_forgotten_and_nothing_else() -> Checked {
         home.store.finish(id(n), answered("hi", "head"), NOW + i64::try_from(n)?).await?;
         home.store.gone(id(n), NOW + 9).await?;
     }
-    assert_eq!(home.store.forget_preflights(NOW + 2).await?, 1);
+    assert_eq!(home.store.forget(NOW + 2).await?, 1);
     let old = home.store.run(id(1)).await?.ok_or("no run")?;
     assert_eq!((old.preflight, old.reply.as_deref()), (None, Some("hi")));
     let young = home.store.run(id(2)).await?.ok_or("no run")?;
@@ -103,7 +103,7 @@ async fn what_cannot_follow_is_an_error_and_changes_nothing() -> Checked {
     assert_impossible(store.container_made(id(1), "c").await, RunState::Queued);
     assert_impossible(store.spent(id(1), Spending::default()).await, RunState::Queued);
     assert_impossible(store.finish(id(1), ending.clone(), NOW).await, RunState::Queued);
-    assert_impossible(store.requeue(id(1)).await, RunState::Queued);
+    assert_impossible(store.again(id(1), NOW).await, RunState::Queued);
     assert_eq!(store.run(id(1)).await?, before);
 
     home.claim_number(1).await?;
@@ -114,7 +114,7 @@ async fn what_cannot_follow_is_an_error_and_changes_nothing() -> Checked {
     let before = store.run(id(1)).await?;
     assert_impossible(store.finish(id(1), failed(), NOW).await, RunState::Answered);
     assert_impossible(store.gone(id(1), NOW).await, RunState::Answered);
-    assert_impossible(store.requeue(id(1)).await, RunState::Answered);
+    assert_impossible(store.again(id(1), NOW).await, RunState::Answered);
     assert_eq!(store.run(id(1)).await?, before);
     Ok(())
 }

@@ -1,5 +1,6 @@
 //! The store as its callers see it, on real files in directories of their own.
 
+mod ask;
 mod file;
 mod group;
 mod life;
@@ -20,6 +21,7 @@ use super::{Store, StoreOptions};
 use crate::core::ids::RunId;
 use crate::core::message::{Message, MessageBody};
 use crate::core::run::{FailureKind, Outcome, RunState};
+use crate::core::timeline::Timeline;
 
 type Checked = Result<(), Box<dyn StdError>>;
 
@@ -108,6 +110,7 @@ fn new(
         run_if_new: id(run),
         channel: "test".to_owned(),
         now_ms: NOW,
+        key: None,
     })
 }
 
@@ -116,6 +119,7 @@ fn answered(reply: &str, head: &str) -> Ending {
         outcome: Outcome::Answered { reply: reply.to_owned() },
         spending: Spending::default(),
         new_head: Some(head.to_owned()),
+        timeline: Timeline::default(),
     }
 }
 
@@ -124,6 +128,7 @@ fn failed() -> Ending {
         outcome: Outcome::failed(FailureKind::DoorLost, "the stream ended"),
         spending: Spending::default(),
         new_head: Some("never".to_owned()),
+        timeline: Timeline::default(),
     }
 }
 

@@ -48,7 +48,7 @@ async fn a_run_is_joined_only_if_it_is_the_newest_fits_and_has_not_begun() -> Ch
     let solo = Home::new().await?;
     solo.say(1, "ann", "main", "x").await?;
     solo.claim_number(1).await?;
-    solo.store.requeue(id(1)).await?;
+    solo.store.again(id(1), NOW).await?;
     let later = solo.say(2, "ann", "main", "y").await?;
     assert_eq!((later.run, later.joined), (id(2), false), "it has begun once");
     solo.claim_number(1).await?;
@@ -71,7 +71,7 @@ async fn too_much_that_waits_is_refused() -> Checked {
     let scope = |said: Said| match said.err().and_then(|error| error.downcast().ok()) {
         Some(refused) => match *refused {
             Refused::QueueFull { scope, .. } => Some(scope),
-            Refused::Store(_) => None,
+            _ => None,
         },
         None => None,
     };
@@ -241,7 +241,7 @@ async fn end_something(home: &Home, world: &mut World, dice: &mut Dice) -> Check
     let at = usize::try_from(dice.roll(world.active.len() as u64))?;
     let run = world.active.swap_remove(at);
     match dice.roll(3) {
-        0 => home.store.requeue(run).await?,
+        0 => home.store.again(run, NOW).await?,
         1 => {
             home.store.finish(run, failed(), NOW).await?;
             home.store.gone(run, NOW).await?;

@@ -1,0 +1,140 @@
+//! A run that is being answered: what it is, and what may end it from outside.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::MutexGuard;
+use tokio::time::{Instant, sleep, sleep_until};
+use tokio_util::sync::CancellationToken;
+
+use super::Assistant;
+use super::events::{Event, Log};
+use super::trouble::Trouble;
+use crate::core::ids::RunId;
+use crate::core::limits::INTERRUPT_TIME;
+use crate::core::problem::chain;
+use crate::core::run::RunState;
+use crate::core::timeline::{Step, Timeline};
+use crate::gateway::RunGateway;
+use crate::host::machine::now;
+use crate::store::claim::Claimed;
+
+/// Between two attempts of what the store refused.
+const AGAIN: Duration = Duration::from_secs(1);
+
+/// The runs that are being answered, and the word that cancels each. Locked while one is claimed,
+/// so that nobody finds a run that is claimed and not here.
+#[derive(Debug, Default)]
+pub struct Running(tokio::sync::Mutex<HashMap<RunId, CancellationToken>>);
+
+impl Running {
+    /// Nothing is claimed while this is held.
+    pub(super) async fn lock(&self) -> MutexGuard<'_, HashMap<RunId, CancellationToken>> {
+        self.0.lock().await
+    }
+}
+
+/// A run that is being answered.
+pub(super) struct Current {
+    pub(super) run: Claimed,
+    pub(super) model: RunGateway,
+    pub(super) log: Arc<Log>,
+    pub(super) watch: Arc<Stopwatch>,
+    pub(super) leash: Leash,
+}
+
+impl Assistant {
+    /// The next run whose turn it is: in order per conversation, so many at a time.
+    pub(super) async fn claim(&self) -> Option<Current> {
+        let mut running = self.running.lock().await;
+        match self.store.claim(self.settings.active_limits(), now()).await {
+            Ok(run) => run.map(|run| self.begin(run, &mut running)),
+            Err(error) => {
+                drop(running);
+                tracing::error!(error = chain(&error), "cannot claim a run");
+                // Nobody else would wake us when the disk has room again.
+                tokio::select! {
+                    () = self.stop.cancelled() => {}
+                    () = sleep(AGAIN) => self.wake.notify_one(),
+                }
+                None
+            }
+        }
+    }
+
+    fn begin(&self, run: Claimed, running: &mut HashMap<RunId, CancellationToken>) -> Current {
+        tracing::info!(run = %run.run, user = %run.user, attempt = run.attempts, "claimed");
+        let log = self.events.open(run.run, run.attempts.saturating_sub(1));
+        log.tell(Event::State { status: RunState::Starting, attempts: run.attempts });
+        let cancel = CancellationToken::new();
+        running.insert(run.run, cancel.clone());
+        let watch = Arc::new(Stopwatch::default());
+        let most = self.settings.limits.run_timeout;
+        let leash = Leash { cancel, most, start: Instant::now(), heard: AtomicBool::new(false) };
+        Current { model: self.model(&run, &watch), run, log, watch, leash }
+    }
+
+    /// The run is no longer being answered.
+    pub(super) async fn let_go(&self, run: RunId) {
+        self.running.lock().await.remove(&run);
+        self.wake.notify_one();
+    }
+}
+
+/// What may end a run from outside: its time, or somebody's word.
+pub(super) struct Leash {
+    cancel: CancellationToken,
+    start: Instant,
+    most: Duration,
+    // The agent listens, so it is asked to stop before its cell is taken away.
+    heard: AtomicBool,
+}
+
+impl Leash {
+    /// From now on the agent is asked first, by whoever waits for [`Leash::pulled`].
+    pub(super) fn is_heard(&self) {
+        self.heard.store(true, Ordering::Relaxed);
+    }
+
+    /// Waits until the run must end.
+    pub(super) async fn pulled(&self) -> Trouble {
+        tokio::select! {
+            () = self.cancel.cancelled() => Trouble::Cancelled,
+            () = sleep_until(self.start + self.most) => Trouble::RunTime(self.most),
+        }
+    }
+
+    /// Waits until the run must end, and the agent has had its time to stop by itself.
+    pub(super) async fn snapped(&self) -> Trouble {
+        let trouble = self.pulled().await;
+        if self.heard.load(Ordering::Relaxed) {
+            sleep(INTERRUPT_TIME * 2).await;
+        }
+        trouble
+    }
+}
+
+/// Notes when a run came to each step. The clock of the wall may be set meanwhile; this one not.
+pub(super) struct Stopwatch {
+    start: Instant,
+    timeline: Mutex<Timeline>,
+}
+
+impl Default for Stopwatch {
+    fn default() -> Self {
+        Self { start: Instant::now(), timeline: Mutex::default() }
+    }
+}
+
+impl Stopwatch {
+    pub(super) fn mark(&self, step: Step) {
+        let micros = u64::try_from(self.start.elapsed().as_micros()).unwrap_or(u64::MAX);
+        self.timeline.lock().unwrap_or_else(PoisonError::into_inner).mark(step, micros);
+    }
+
+    pub(super) fn timeline(&self) -> Timeline {
+        *self.timeline.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

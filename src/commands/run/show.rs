@@ -1,0 +1,110 @@
+//! A run, for people: what is known of it, where its time went, what its cell measured.
+
+use std::fmt::Write;
+
+use noclaw_cell::preflight::{Measured, Preflight};
+
+use crate::channels::view::RunView;
+
+/// All that is known of a run.
+pub fn describe(run: &RunView) -> String {
+    let mut text = String::new();
+    let mut row = |name: &str, value: &str| {
+        let value = value.replace('\n', "\n              ");
+        // Writing to a string does not fail.
+        writeln!(text, "{name:<13} {value}").ok();
+    };
+    row("run", &run.run.to_string());
+    row("user", run.user.as_str());
+    row("conversation", run.conversation.as_str());
+    row("status", run.status.as_str());
+    row("accepted", &run.created_at.to_string());
+    if let Some(of) = run.retry_of {
+        row("retry of", &of.to_string());
+    }
+    if let Some(ms) = run.duration_ms {
+        row("took", &format!("{ms} ms, {} attempt(s)", run.attempts));
+    }
+    row("cost", &format!("${:.6}, {}", run.cost_usd, tokens(run)));
+    row("container", run.container.as_deref().unwrap_or("none"));
+    if let Some(gone) = run.gone_at {
+        row("gone", &gone.to_string());
+    }
+    for message in run.messages.iter().flatten() {
+        row("message", message);
+    }
+    if let Some(reply) = &run.reply {
+        row("reply", reply);
+    }
+    if let Some(error) = &run.error {
+        row("error", error);
+    }
+    if let Some(preflight) = &run.preflight {
+        match serde_json::from_value::<Preflight>(preflight.clone()) {
+            Ok(preflight) => text.push_str(&table(&preflight)),
+            Err(_) => row("preflight", &preflight.to_string()),
+        }
+    }
+    text
+}
+
+/// Where a run's time went: since it was accepted, and since the step before.
+pub fn timeline(run: &RunView) -> String {
+    let mut text = format!("{:<18} {:>10} {:>10}\n", "step", "at ms", "took ms");
+    let mut before = 0.0;
+    for moment in &run.timeline {
+        let took = moment.at_ms - before;
+        // Writing to a string does not fail.
+        writeln!(text, "{:<18} {:>10.1} {took:>10.1}", moment.step, moment.at_ms).ok();
+        before = moment.at_ms;
+    }
+    text
+}
+
+fn tokens(run: &RunView) -> String {
+    let usage = &run.usage;
+    format!(
+        "{} requests, {} tokens in, {} out",
+        usage.requests,
+        usage.prompt(),
+        usage.output_tokens
+    )
+}
+
+/// The preflight as a table: what, pid 1, the agent.
+fn table(preflight: &Preflight) -> String {
+    let mut text = format!("\n{:<22} {:<24} {}\n", "preflight", "launcher", "agent");
+    let (launcher, agent) = (&preflight.launcher, &preflight.agent);
+    let mut row = |name: &str, value: fn(&Measured) -> String| {
+        writeln!(text, "{name:<22} {:<24} {}", value(launcher), value(agent)).ok();
+    };
+    row("user", |m| m.uids.first().map_or_else(String::new, u32::to_string));
+    row("no new privileges", |m| m.no_new_privs.to_string());
+    row("seccomp", |m| format!("mode {}, {} filter(s)", m.seccomp_mode, m.seccomp_filters));
+    row("capabilities", |m| {
+        let sets = &m.capabilities;
+        let any = sets.inheritable | sets.permitted | sets.effective | sets.bounding | sets.ambient;
+        format!("{any:#x}")
+    });
+    row("interfaces", |m| m.interfaces.join(" "));
+    row("Landlock", |m| match &m.landlock {
+        Some(l) => format!("ABI {}, {} rules", l.abi, l.rules),
+        None => "(not applied here)".to_owned(),
+    });
+    row("memory.max", |m| limit(m.limits.memory_max.as_ref()));
+    row("memory.swap.max", |m| limit(m.limits.memory_swap_max.as_ref()));
+    row("pids.max", |m| limit(m.limits.pids_max.as_ref()));
+    row("cpu.max", |m| limit(m.limits.cpu_max.as_ref()));
+    row("open files", |m| number(m.limits.nofile));
+    row("file size", |m| number(m.limits.fsize));
+    row("mounts", |m| m.mounts.len().to_string());
+    text
+}
+
+fn limit(value: Option<&String>) -> String {
+    value.map_or_else(|| "not enforced".to_owned(), Clone::clone)
+}
+
+fn number(value: Option<u64>) -> String {
+    value.map_or_else(|| "unlimited".to_owned(), |n| n.to_string())
+}

@@ -1,0 +1,219 @@
+//! A user is removed with everything that is theirs. A removal survives `kill -9` at any moment and
+//! messages that come at the same time, and nobody inherits anything.
+
+mod support;
+
+use std::fs::{self, Permissions};
+use std::io::Write;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+use std::process::{Command, Output, Stdio};
+
+use serde_json::{Value, json};
+use support::{Answer, House, Result, ground, post, told, until};
+
+fn call(house: &House, method: &str, path: &str, body: &Value) -> Result<Answer> {
+    let request = post(path, "", &body.to_string());
+    house.request(request.replacen("POST", method, 1))
+}
+
+fn noclaw(house: &House, args: &[&str]) -> Result<Output> {
+    Ok(house.noclaw(args).output()?)
+}
+
+/// The command must exit so; returns what it wrote to both of its streams.
+fn exits(output: &Output, status: i32) -> String {
+    assert_eq!(output.status.code(), Some(status), "{}", told(output));
+    told(output)
+}
+
+fn workspace(house: &House, user: &str) -> PathBuf {
+    house.path(&format!("state/users/{user}/workspace"))
+}
+
+#[test]
+fn a_removal_asks_says_what_goes_and_takes_everything() -> Result {
+    let house = House::start(&[])?;
+    house.send(&["-u", "bob", r#"!tool Bash {"command":"printf 12345 >five; chmod 0 ."}"#])?;
+    house.send(&["-u", "bob.b", r#"!tool Bash {"command":"echo mine >note"}"#])?;
+    call(&house, "POST", "/v1/tokens", &json!({"user": "bob"}))?;
+    fs::set_permissions(workspace(&house, "bob"), Permissions::from_mode(0o700))?;
+    symlink(workspace(&house, "bob.b"), workspace(&house, "bob").join("way-out"))?;
+    until("its run is over", || {
+        let runs = house.get("/v1/runs?user=bob").ok()?.json().ok()?;
+        runs["runs"][0]["gone_at"].is_string().then_some(())
+    })?;
+
+    let said = exits(&noclaw(&house, &["user", "remove", "bob"])?, 64);
+    for word in
+        ["1 messages", "1 runs", "1 conversations", "1 tokens", "2 files of 5 bytes", "--yes"]
+    {
+        assert!(said.contains(word), "{word}: {said}");
+    }
+    // At a terminal it asks.
+    let exe = support::NOCLAW;
+    let at_terminal = |answer: &str| -> Result<Output> {
+        let mut script = Command::new("script");
+        script.args(["-qec", &format!("{exe} user remove bob"), "/dev/null"]);
+        script.env("NOCLAW_SOCKET", house.socket()).stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut child = script.spawn()?;
+        child.stdin.take().ok_or("no stdin")?.write_all(answer.as_bytes())?;
+        Ok(child.wait_with_output()?)
+    };
+    let said = exits(&at_terminal("n\n")?, 130);
+    assert!(said.contains("[y/N]") && said.contains("bob was not removed"), "{said}");
+    assert_eq!(house.get("/v1/users/bob")?.status, 200);
+    let said = exits(&at_terminal("y\n")?, 0);
+    assert!(said.contains("removed bob: 1 messages"), "{said}");
+
+    assert_eq!(house.get("/v1/users/bob")?.status, 404);
+    assert!(!house.path("state/users/bob").exists());
+    assert_eq!(fs::read_dir(house.path("state/removed"))?.count(), 0);
+    assert_eq!(house.get("/v1/tokens")?.json()?["tokens"], json!([]));
+    let note = fs::read_to_string(workspace(&house, "bob.b").join("note"))?;
+    assert_eq!(note, "mine\n", "a link out of the workspace was not followed");
+    // A later user of the name finds nothing.
+    assert_eq!(house.send(&["-u", "bob", "!history"])?, "!history");
+    let own = house.get("/v1/users")?.json()?;
+    let own = own["users"].as_array().ok_or("no users")?.iter().find(|user| user["owner"] == true);
+    let own = own.and_then(|user| user["name"].as_str()).ok_or("no owner")?;
+    let said = exits(&noclaw(&house, &["user", "remove", own, "--yes"])?, 65);
+    assert!(said.contains("always exists"), "{said}");
+    exits(&noclaw(&house, &["user", "remove", "eve", "--yes"])?, 65);
+    Ok(())
+}
+
+#[test]
+fn a_user_with_a_run_that_is_not_over_is_not_removed() -> Result {
+    let house = House::start(&[])?;
+    let body = json!({"user": "bob", "message": "!sleep 3"});
+    let run = call(&house, "POST", "/webhook?wait=0", &body)?.json()?;
+    let refused = call(&house, "DELETE", "/v1/users/bob", &json!({}))?;
+    assert_eq!((refused.status, refused.problem()?.as_str()), (409, "conflict"), "{refused:?}");
+    until("the run is over", || house.show(&run).ok().filter(|run| run["gone_at"].is_string()))?;
+    assert_eq!(house.show(&run)?["reply"], "You said: !sleep 3");
+    let removed = call(&house, "DELETE", "/v1/users/bob", &json!({}))?;
+    assert_eq!(removed.status, 200, "{removed:?}");
+    assert_eq!(removed.json()?["messages"], 1);
+    assert_eq!(house.show(&run)?["status"], 404, "the run went, too");
+    Ok(())
+}
+
+/// A house with bob, who has a note, and a removal of him that stands still at `point`.
+struct Halted {
+    house: House,
+    reached: PathBuf,
+    removal: UnixStream,
+}
+
+impl Halted {
+    fn at(point: &str) -> Result<Self> {
+        let mut house = House::closed(&ground("NOCLAW_PODMAN")?, &["--model-api", "demo"])?;
+        let reached = house.path("reached");
+        house.env("NOCLAW_TEST_PAUSE", &format!("{point}:{}", reached.display()));
+        house.open()?;
+        let bob = json!({"name": "bob", "time_zone": "Asia/Tokyo"});
+        assert_eq!(call(&house, "POST", "/v1/users", &bob)?.status, 201);
+        fs::write(workspace(&house, "bob").join("note"), "bob's")?;
+        let mut removal = UnixStream::connect(house.socket())?;
+        let request = post("/v1/users/bob", "", "{}").replacen("POST", "DELETE", 1);
+        removal.write_all(request.as_bytes())?;
+        until("the removal is under way", || reached.exists().then_some(()))?;
+        assert!(!workspace(&house, "bob").exists());
+        Ok(Self { house, reached, removal })
+    }
+
+    /// `kill -9`, and another start.
+    fn killed(mut self) -> Result<House> {
+        self.house.kill()?;
+        self.house.env("NOCLAW_TEST_PAUSE", "");
+        self.house.open()?;
+        assert_eq!(waiting(&self.house)?, 0);
+        Ok(self.house)
+    }
+
+    /// Lets the removal go on; returns its answer's first line.
+    fn goes_on(self) -> Result<(House, String)> {
+        fs::remove_file(&self.reached)?;
+        let answer = std::io::read_to_string(self.removal)?;
+        Ok((self.house, answer.lines().next().unwrap_or_default().to_owned()))
+    }
+}
+
+/// Folders that wait to be deleted.
+fn waiting(house: &House) -> Result<usize> {
+    Ok(fs::read_dir(house.path("state/removed"))?.count())
+}
+
+/// Connections to the house's socket, its listener not counted.
+fn connections(house: &House) -> Result<usize> {
+    let socket = house.socket().display().to_string();
+    let all = fs::read_to_string("/proc/net/unix")?;
+    Ok(all.lines().filter(|line| line.ends_with(&socket)).count() - 1)
+}
+
+/// Makes the agent say what bob's note says.
+const LOOK: &str = r#"!tool Bash {"command":"cat /workspace/note 2>/dev/null || echo nothing"}"#;
+
+#[test]
+fn a_removal_killed_before_its_rows_are_deleted_is_undone() -> Result {
+    let house = Halted::at("user_moved")?.killed()?;
+    assert_eq!(house.get("/v1/users/bob")?.json()?["time_zone"], "Asia/Tokyo");
+    assert_eq!(fs::read_to_string(workspace(&house, "bob").join("note"))?, "bob's");
+    let said = exits(&noclaw(&house, &["user", "remove", "bob", "--yes"])?, 0);
+    assert!(said.contains("1 files of 5 bytes"), "{said}");
+    Ok(())
+}
+
+#[test]
+fn a_removal_killed_after_its_rows_are_deleted_is_completed() -> Result {
+    let house = Halted::at("user_rows_removed")?.killed()?;
+    assert_eq!(house.get("/v1/users/bob")?.status, 404);
+    assert_eq!(house.send(&["-u", "bob", LOOK])?, "nothing", "a later bob inherits nothing");
+    Ok(())
+}
+
+#[test]
+fn a_removal_goes_on_when_its_caller_has_gone() -> Result {
+    let Halted { house, reached, removal } = Halted::at("user_moved")?;
+    assert_eq!(connections(&house)?, 1);
+    drop(removal);
+    until("the service saw it", || (connections(&house).ok()? == 0).then_some(()))?;
+    assert_eq!(house.get("/v1/users/bob")?.status, 200, "the rows are still there");
+    fs::remove_file(reached)?;
+    until("nothing is left", || waiting(&house).ok().filter(|n| *n == 0))?;
+    assert_eq!(house.get("/v1/users/bob")?.status, 404);
+    Ok(())
+}
+
+#[test]
+fn a_message_that_comes_before_the_rows_are_deleted_keeps_the_user() -> Result {
+    let halted = Halted::at("user_moved")?;
+    let message = json!({"user": "bob", "message": LOOK});
+    let run = call(&halted.house, "POST", "/webhook?wait=0", &message)?.json()?;
+    let run = run.get("run").and_then(Value::as_str).ok_or("no run")?;
+    // It would be begun at once.
+    for _ in 0..50 {
+        let waits = halted.house.get(&format!("/v1/runs/{run}"))?.json()?;
+        assert_eq!(waits.get("status"), Some(&json!("queued")), "{waits}");
+    }
+    let (house, answer) = halted.goes_on()?;
+    assert!(answer.contains("409"), "{answer}");
+    let run = house.get(&format!("/v1/runs/{run}?wait=60"))?.json()?;
+    assert_eq!(run.get("reply"), Some(&json!("bob's")), "{run}");
+    assert_eq!(waiting(&house)?, 0);
+    Ok(())
+}
+
+#[test]
+fn a_message_that_comes_later_is_a_fresh_users() -> Result {
+    let halted = Halted::at("user_rows_removed")?;
+    assert_eq!(halted.house.send(&["-u", "bob", LOOK])?, "nothing");
+    let (house, answer) = halted.goes_on()?;
+    assert!(answer.contains("200"), "{answer}");
+    assert_eq!(waiting(&house)?, 0);
+    let bob = house.get("/v1/users/bob")?.json()?;
+    assert_eq!(bob.get("messages"), Some(&json!(1)), "{bob}");
+    Ok(())
+}
