@@ -72,6 +72,8 @@ fn a_history_reads_as_a_chat_and_is_paged() -> Result {
     let before = said.split_once("--before ").ok_or("no word about older messages")?.1.trim();
     let said = exits(&noclaw(&house, &["history", "-u", "bob", "--before", before])?, 0);
     assert!(said.contains("first") && !said.contains("!error"), "{said}");
+    let last = house.get(&format!("/v1/users/bob/history?limit=1&before={before}"))?.json()?;
+    assert_eq!(last["before"], Value::Null, "there is no other page: {last}");
 
     assert!(exits(&noclaw(&house, &["history"])?, 0).contains("of the owner"));
     exits(&noclaw(&house, &["history", "-u", "eve"])?, 65);

@@ -10,9 +10,11 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use super::Assistant;
 use crate::core::ids::UserName;
+use crate::core::limits::CELL_END;
 use crate::core::problem::chain;
 use crate::host::machine::now;
 use crate::host::points;
@@ -23,6 +25,9 @@ use crate::host::tree::{Tree, TreeError};
 use crate::store::error::{Error, NotRemoved};
 use crate::store::removal::RemovedRows;
 use crate::store::users::NewUser;
+
+/// Between two looks whether a container is gone.
+const AGAIN: Duration = Duration::from_millis(20);
 
 /// Why a user was not made or not removed.
 #[derive(Debug, thiserror::Error)]
@@ -100,6 +105,7 @@ impl Assistant {
         if user == self.settings.owner {
             return Err(PeopleError::Owner { user });
         }
+        self.outlive_cells(&user).await?;
         let files = self.count_workspace(&user).await?;
         // Nothing is claimed meanwhile: a run would find its folder missing, and make another.
         let alone = self.running.lock().await;
@@ -107,7 +113,8 @@ impl Assistant {
         let found = found.ok_or_else(|| NotRemoved::NoSuchUser { user: user.clone() })?;
         let aside = Aside { user, created_at: found.created_at };
         // Asked again with the deletion; asked here so that nothing is moved in vain.
-        let runs = self.store.open_runs(&aside.user).await?;
+        let open = self.store.open_runs(&aside.user).await?;
+        let runs = open.undecided + open.finishing;
         if runs > 0 {
             return Err(NotRemoved::Busy { user: aside.user, runs }.into());
         }
@@ -126,6 +133,19 @@ impl Assistant {
         tracing::info!(user = %aside.user, "a user was removed");
         self.settle(&aside).await?;
         Ok(Removed { rows, files })
+    }
+
+    /// To people a run is over with its outcome, a moment before its container is gone. Waits for
+    /// that moment, if it is all that a removal would be refused for.
+    async fn outlive_cells(&self, user: &UserName) -> Result<(), Error> {
+        let deadline = Instant::now() + CELL_END;
+        loop {
+            let open = self.store.open_runs(user).await?;
+            if open.undecided > 0 || open.finishing == 0 || Instant::now() > deadline {
+                return Ok(());
+            }
+            tokio::time::sleep(AGAIN).await;
+        }
     }
 
     /// Counts what is in a user's workspace.

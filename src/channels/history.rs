@@ -92,11 +92,13 @@ pub(super) async fn show(
         }
     }
     let limit = page.limit;
+    page.limit += 1;
     let found = routes.store().user(&user).await.map_err(|e| fault(&e))?;
     found.ok_or_else(|| users::missing(&user))?;
-    let records = routes.store().history(&user, page).await.map_err(|e| fault(&e))?;
-    // A full page may be the last one; then the next one is empty.
-    let before = records.last().filter(|_| records.len() == limit).map(|record| record.id);
+    let mut records = routes.store().history(&user, page).await.map_err(|e| fault(&e))?;
+    let more = records.len() > limit;
+    records.truncate(limit);
+    let before = records.last().filter(|_| more).map(|record| record.id);
     let messages = records.into_iter().map(HistoryView::of).collect();
     Ok(reply::json(200, &History { messages, before }))
 }

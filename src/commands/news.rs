@@ -61,7 +61,7 @@ fn tell(news: &NewsView) -> String {
         ended.iter().filter(|(n, _)| *n > 0).map(|(n, w)| format!("{n} {w}")).collect();
     if counts.is_empty() && news.new_users.is_empty() && news.open.is_empty() {
         let today = news.spent_today_usd;
-        return format!("nothing new {since}; spent today: ${today:.4}");
+        return format!("nothing new {since}; spent today (UTC): ${today:.4}");
     }
     let mut text = String::new();
     let counts = if counts.is_empty() { "no run ended".to_owned() } else { counts.join(", ") };

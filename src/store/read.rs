@@ -134,7 +134,8 @@ impl Store {
         let user = user.as_str();
         let conversation = page.conversation.as_ref().map(ConversationName::as_str);
         let before = page.before.unwrap_or(i64::MAX);
-        let limit = page.limit.min(PAGE_MOST) as u64;
+        // One more than a page, for who wants to know whether there is another.
+        let limit = page.limit.min(PAGE_MOST + 1) as u64;
         // The page is found by numbers alone, so that only its own texts are read.
         let rows = HistoryRow::find_by_statement(raw_sql!(
             Sqlite,

@@ -4,8 +4,10 @@
 //! inside the transaction, so that a message is accepted before (and the user stays) or after (and
 //! is a fresh user's).
 
-use sea_orm::{ColumnTrait, Statement};
-use sea_orm::{ConnectionTrait, EntityTrait, PaginatorTrait, QueryFilter, raw_sql};
+use sea_orm::{
+    ColumnTrait, ConnectionTrait, DbErr, EntityTrait, PaginatorTrait, QueryFilter, Statement,
+    raw_sql,
+};
 
 use super::Store;
 use super::entities::{contexts, runs};
@@ -26,6 +28,15 @@ pub struct RemovedRows {
     pub tokens: u64,
 }
 
+/// A user's runs that are not over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct OpenRuns {
+    /// They wait or go on.
+    pub undecided: u64,
+    /// Their outcome is known; their containers are being removed.
+    pub finishing: u64,
+}
+
 impl Store {
     /// Deletes the user that was made at `created_at`, and everything that belongs to it.
     ///
@@ -39,11 +50,11 @@ impl Store {
         self.writer.carry_out(RemoveUser { user: user.clone(), created_at }).await
     }
 
-    /// How many of the user's runs are not over.
+    /// The user's runs that are not over.
     ///
     /// # Errors
     /// [`Error::Read`].
-    pub async fn open_runs(&self, user: &UserName) -> Result<u64, Error> {
+    pub async fn open_runs(&self, user: &UserName) -> Result<OpenRuns, Error> {
         open_runs(&self.readers, user).await.named(Error::reading("the user's runs"))
     }
 }
@@ -63,7 +74,8 @@ impl Operation for RemoveUser {
         if found.one(tx).await.named(self.failed())?.is_none() {
             return Err(NotRemoved::NoSuchUser { user: self.user.clone() });
         }
-        let runs = open_runs(tx, &self.user).await.named(self.failed())?;
+        let open = open_runs(tx, &self.user).await.named(self.failed())?;
+        let runs = open.undecided + open.finishing;
         if runs > 0 {
             return Err(NotRemoved::Busy { user: self.user.clone(), runs });
         }
@@ -108,9 +120,10 @@ impl RemoveUser {
     }
 }
 
-async fn open_runs(db: &impl ConnectionTrait, user: &UserName) -> Result<u64, sea_orm::DbErr> {
+async fn open_runs(db: &impl ConnectionTrait, user: &UserName) -> Result<OpenRuns, DbErr> {
     let open = runs::Entity::find()
         .filter(runs::Column::User.eq(user.as_str()))
         .filter(runs::Column::GoneAt.is_null());
-    open.count(db).await
+    let finishing = open.clone().filter(runs::Column::Outcome.is_not_null()).count(db).await?;
+    Ok(OpenRuns { undecided: open.count(db).await?.saturating_sub(finishing), finishing })
 }

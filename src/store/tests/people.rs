@@ -2,6 +2,7 @@
 
 use super::super::error::NotRemoved;
 use super::super::read::{HistoryPage, RunFilter};
+use super::super::removal::OpenRuns;
 use super::super::tokens::NewToken;
 use super::super::users::{NewUser, UserChange};
 use super::*;
@@ -95,11 +96,12 @@ async fn a_user_with_a_run_that_is_not_over_stays() -> Checked {
     let queued = store.remove_user(&ann, NOW).await;
     assert!(matches!(queued, Err(NotRemoved::Busy { runs: 1, .. })));
     home.claim_number(1).await?;
+    assert_eq!(store.open_runs(&ann).await?, OpenRuns { undecided: 1, finishing: 0 });
     store.measured(id(1), "{}", true).await?;
     store.finish(id(1), answered("done", "head"), NOW).await?;
     let finishing = store.remove_user(&ann, NOW).await;
     assert!(matches!(finishing, Err(NotRemoved::Busy { .. })), "its container may be there");
-    assert_eq!(store.open_runs(&ann).await?, 1);
+    assert_eq!(store.open_runs(&ann).await?, OpenRuns { undecided: 0, finishing: 1 });
     store.gone(id(1), NOW).await?;
     let another = store.remove_user(&ann, NOW - 1).await;
     assert!(matches!(another, Err(NotRemoved::NoSuchUser { .. })), "another ann, made before");
