@@ -1,5 +1,5 @@
-//! What a sender may ask for besides an answer: to be answered once, to stop, to try again, to begin
-//! anew; and that each end of a run is told so that nobody takes it for another.
+//! What a sender may ask for besides an answer: to be answered once, to stop, to try again, to
+//! begin anew; and that each end of a run is told so that nobody takes it for another.
 
 #![expect(clippy::indexing_slicing, reason = "a JSON value has null at what is not there")]
 
@@ -150,7 +150,8 @@ fn a_cancelled_run_is_told_to_all_and_leaves_the_conversation_as_it_was() -> Res
 #[test]
 fn a_run_is_cancelled_while_it_waits_and_while_a_tool_works() -> Result {
     let house = House::start(FAST)?;
-    let command = r#"!tool Bash {"command":"touch begun; python3 -c 'import time; time.sleep(60)'"}"#;
+    let command =
+        r#"!tool Bash {"command":"touch begun; python3 -c 'import time; time.sleep(60)'"}"#;
     let busy = begin(&house, command)?;
     let owner = busy["user"].as_str().ok_or("no user")?;
     let begun = house.path("state/users").join(owner).join("workspace/begun");
