@@ -1,8 +1,6 @@
 //! What a sender may ask for besides an answer: to be answered once, to stop, to try again, to
 //! begin anew; and that each end of a run is told so that nobody takes it for another.
 
-#![expect(clippy::indexing_slicing, reason = "a JSON value has null at what is not there")]
-
 mod support;
 
 use std::collections::HashSet;
