@@ -1,7 +1,5 @@
-//! What a sender may ask for besides an answer: to be answered once, to stop, to try again, to begin
-//! anew; and that each end of a run is told so that nobody takes it for another.
-
-#![expect(clippy::indexing_slicing, reason = "a JSON value has null at what is not there")]
+//! What a sender may ask for besides an answer: to be answered once, to stop, to try again, to
+//! begin anew; and that each end of a run is told so that nobody takes it for another.
 
 mod support;
 

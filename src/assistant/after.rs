@@ -17,7 +17,7 @@ use crate::core::run::RunState;
 use crate::host::machine::now;
 use crate::host::points;
 use crate::host::tree::{Tree, TreeError};
-use crate::store::change::{Ending, Spending};
+use crate::store::change::{Ending, Head, Spending};
 use crate::store::claim::Claimed;
 use crate::store::error::Error;
 
@@ -66,13 +66,15 @@ impl Assistant {
         points::reached("result").await;
         let run = &current.run;
         let own = outcome.reply().map(|_| run.run.to_string());
+        let system = current.model.seen();
+        let new_head = own.clone().map(|session| Head { session, system });
         let meter = current.model.meter();
         let spending = Spending { usage: meter.usage(), cost_microusd: meter.spent() };
         self.notice_budget(run, meter.spent());
         // The detail may hold words of the agent's; the run keeps it, the log does not.
         let (state, failure) = (outcome.state(), outcome.failure());
         let timeline = current.watch.timeline();
-        let ending = Ending { outcome, spending, new_head: own.clone(), timeline };
+        let ending = Ending { outcome, spending, new_head, timeline };
         self.insist("the outcome", || self.store.finish(run.run, ending.clone(), now())).await;
         tracing::info!(run = %run.run, %state, failure, "ended");
         self.ended.send_replace(());

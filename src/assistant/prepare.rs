@@ -121,8 +121,11 @@ impl Assistant {
         };
         let watch = Arc::clone(watch);
         let first_byte = move |_| watch.mark(Step::FirstModelByte);
-        let hooks =
-            Hooks { touched: Some(Box::new(touched)), first_byte: Some(Box::new(first_byte)) };
+        let hooks = Hooks {
+            known: run.head_system.clone(),
+            touched: Some(Box::new(touched)),
+            first_byte: Some(Box::new(first_byte)),
+        };
         self.gateway.for_run(Meter::new(allowance), RunLimits::default(), hooks)
     }
 

@@ -1,4 +1,5 @@
-//! `noclaw chat`: a line in, the reply as it is written. Ctrl-C cancels the run, a second one leaves.
+//! `noclaw chat`: a line in, the reply as it is written. Ctrl-C cancels the run, a second one
+//! leaves.
 
 use std::io::{BufRead, IsTerminal};
 

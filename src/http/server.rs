@@ -1,6 +1,6 @@
 //! Serves connections of a listener within limits: so many at a time, a head within its time and
-//! size, a client that takes what it is sent. When it is told to stop, it takes no new ones and lets
-//! each finish its request.
+//! size, a client that takes what it is sent. When it is told to stop, it takes no new ones and
+//! lets each finish its request.
 
 use std::convert::Infallible;
 use std::sync::Arc;

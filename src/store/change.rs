@@ -34,6 +34,15 @@ pub struct Spending {
     pub cost_microusd: u64,
 }
 
+/// From where a conversation goes on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Head {
+    /// The agent's session.
+    pub session: String,
+    /// The system turns in it that are the agent's own: what the gateway knows them by.
+    pub system: Vec<String>,
+}
+
 /// How a run ended.
 #[derive(Debug, Clone)]
 pub struct Ending {
@@ -43,8 +52,8 @@ pub struct Ending {
     pub spending: Spending,
     /// Where its time went.
     pub timeline: Timeline,
-    /// The agent's session, from which the conversation goes on. Only an answer moves the head.
-    pub new_head: Option<String>,
+    /// From where the conversation goes on. Only an answer moves the head.
+    pub new_head: Option<Head>,
 }
 
 /// The errors of these verbs: [`Error::NoSuchRun`], [`Error::Impossible`] when the run's state does
@@ -202,7 +211,7 @@ impl Operation for Change {
             What::Finish { ending, now_ms } => {
                 let update = run.becomes(RunState::Finishing)?;
                 if ending.outcome.reply().is_some() {
-                    run.move_head(tx, ending.new_head.as_deref()).await?;
+                    run.move_head(tx, ending.new_head.as_ref()).await?;
                 }
                 // Our own type, with string keys: it always serializes.
                 let timeline = serde_json::to_string(&ending.timeline).unwrap_or_default();

@@ -43,6 +43,8 @@ pub struct Claimed {
     pub conversation: ConversationName,
     /// The conversation's head; `None` before its first answer.
     pub head: Option<String>,
+    /// What the gateway knows the head's system turns by.
+    pub head_system: Vec<String>,
     /// Whether it goes on from there.
     pub memory: Memory,
     /// The model that was asked for.
@@ -102,6 +104,9 @@ impl Operation for Claim {
         let spent = self.spent(tx, &row.user).await?;
         let messages = messages(tx, &row.id).await?;
         let memory = memory(row.anew)?;
+        let system = conversation.head_system.as_deref().unwrap_or("[]");
+        let system = serde_json::from_str(system);
+        let head_system = system.map_err(|_| invalid("conversations", "head_system"))?;
         let forked = conversation.head.clone().filter(|_| memory == Memory::Conversation);
         self.begin(tx, &row, forked).await?;
         Ok(Some(Claimed {
@@ -110,6 +115,7 @@ impl Operation for Claim {
             conversation_id: conversation.id,
             conversation: parse_conversation(&conversation.name)?,
             head: conversation.head,
+            head_system,
             memory,
             model: row.model,
             messages,

@@ -32,6 +32,7 @@ pub(super) mod conversations {
         pub name: String,
         pub head: Option<String>,
         pub created_at: i64,
+        pub head_system: Option<String>,
     }
 
     #[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]

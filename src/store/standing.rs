@@ -4,7 +4,7 @@
 use sea_orm::sea_query::{Expr, ExprTrait, SimpleExpr};
 use sea_orm::{ColumnTrait, EntityTrait, QueryFilter, QuerySelect, UpdateMany};
 
-use super::change::Spending;
+use super::change::{Head, Spending};
 use super::entities::{conversations, runs};
 use super::error::{Cause, Error, Named};
 use super::record::{invalid, parse_state};
@@ -94,9 +94,13 @@ impl Standing {
     }
 
     /// The next run of the conversation will continue this session.
-    pub(super) async fn move_head(&self, tx: &Tx, head: Option<&str>) -> Result<(), Error> {
+    pub(super) async fn move_head(&self, tx: &Tx, head: Option<&Head>) -> Result<(), Error> {
+        // Strings always serialize.
+        let system = head.map(|head| serde_json::to_string(&head.system).unwrap_or_default());
+        let session = head.map(|head| head.session.as_str());
         let update = conversations::Entity::update_many()
-            .col_expr(conversations::Column::Head, Expr::value(head))
+            .col_expr(conversations::Column::Head, Expr::value(session))
+            .col_expr(conversations::Column::HeadSystem, Expr::value(system))
             .filter(conversations::Column::Id.eq(self.conversation_id));
         let moved = update.exec(tx).await.named(changing(self.run))?;
         exactly_one(moved.rows_affected, "conversation_id")

@@ -13,7 +13,7 @@ use tempfile::TempDir;
 use uuid::Uuid;
 
 use super::accept::{Accepted, NewMessage, QueueLimits};
-use super::change::{Ending, Spending};
+use super::change::{Ending, Head, Spending};
 use super::claim::{ActiveLimits, Claimed};
 use super::error::{Error, Refused};
 use super::writer::{Operation, Tx};
@@ -118,16 +118,20 @@ fn answered(reply: &str, head: &str) -> Ending {
     Ending {
         outcome: Outcome::Answered { reply: reply.to_owned() },
         spending: Spending::default(),
-        new_head: Some(head.to_owned()),
+        new_head: Some(at(head)),
         timeline: Timeline::default(),
     }
+}
+
+fn at(session: &str) -> Head {
+    Head { session: session.to_owned(), system: vec![format!("system of {session}")] }
 }
 
 fn failed() -> Ending {
     Ending {
         outcome: Outcome::failed(FailureKind::DoorLost, "the stream ended"),
         spending: Spending::default(),
-        new_head: Some("never".to_owned()),
+        new_head: Some(at("never")),
         timeline: Timeline::default(),
     }
 }
