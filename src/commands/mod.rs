@@ -99,7 +99,7 @@ pub fn main() -> ExitCode {
     };
     let ended = match cli.command {
         Command::Serve(args) => serve::run(*args),
-        Command::Send(args) => send::run(args),
+        Command::Send(args) => send::run(&args),
         Command::Chat(args) => chat::run(args),
         Command::Run(command) => run::run(command),
         Command::Image(command) => image::run(command),
