@@ -7,32 +7,19 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 
 use super::client::{Client, Miss};
-use super::reply::{self, Patience};
+use super::reply::{self, Envelope, Patience};
 use super::stream::{Stream, Told};
 use super::{Ended, Failure, block_on, complain, harmless, print_part};
 use crate::channels::view::RunView;
 use crate::core::ids::RunId;
-use crate::core::message::MessageBody;
 use crate::core::problem::ExitStatus;
 use crate::core::run::RunState;
 
 /// `noclaw chat`
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Who speaks
-    #[arg(long, short)]
-    user: Option<String>,
-    /// The conversation
-    #[arg(long, short)]
-    conversation: Option<String>,
-    /// The model that is to answer
-    #[arg(long)]
-    model: Option<String>,
-    /// Have the agent forget the conversation so far
-    #[arg(long)]
-    new: bool,
     #[command(flatten)]
-    client: Client,
+    envelope: Envelope,
 }
 
 /// Speaks until the end of standard input. Where that is no terminal, each line is a message, and
@@ -100,17 +87,11 @@ impl Chat {
     }
 
     async fn say(&mut self, message: String) -> Ended {
-        let body = MessageBody {
-            user: self.args.user.clone(),
-            message,
-            context: None,
-            conversation: self.args.conversation.clone(),
-            model: self.args.model.clone(),
-            new: self.args.new,
-        };
-        let stream = begin(&self.args.client, &body).await?;
+        let body = self.args.envelope.body(message);
+        let client = &self.args.envelope.client;
+        let stream = reply::once(async |key| client.post_and_follow(key, &body).await).await?;
         // Said once: what follows belongs to the conversation that began.
-        self.args.new = false;
+        self.args.envelope.new = false;
         let run = self.listen(stream).await?;
         Ok(run.status.into())
     }
@@ -134,7 +115,7 @@ impl Chat {
                     cancelled = true;
                     said.break_line();
                     eprintln!("cancelling; Ctrl-C again leaves");
-                    cancel(self.args.client.clone(), run);
+                    cancel(self.args.envelope.client.clone(), run);
                     continue;
                 }
             };
@@ -144,25 +125,9 @@ impl Chat {
                     return Ok(*run);
                 }
                 Some(told) => said.hear(told),
-                None => stream = again(&self.args.client, run, stream.last()).await?,
+                None => stream = again(&self.args.envelope.client, run, stream.last()).await?,
             }
         }
-    }
-}
-
-/// Has the message accepted, once, and follows its run.
-async fn begin(client: &Client, body: &MessageBody) -> Result<Stream, Failure> {
-    let key = reply::fresh_key();
-    let mut patience = Patience::default();
-    let mut sent = false;
-    loop {
-        match client.post_and_follow(&key, body).await {
-            Ok(stream) => return Ok(stream),
-            Err(Miss::Refused(failure)) => return Err(failure),
-            Err(Miss::Absent(failure)) if !sent => return Err(failure),
-            Err(miss) => patience.again(miss).await?,
-        }
-        sent = true;
     }
 }
 

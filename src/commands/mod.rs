@@ -115,7 +115,7 @@ pub fn main() -> ExitCode {
     let ended = match cli.command {
         None => news::run(&cli.news),
         Some(Command::Serve(args)) => serve::run(*args),
-        Some(Command::Send(args)) => send::run(args),
+        Some(Command::Send(args)) => send::run(&args),
         Some(Command::Chat(args)) => chat::run(args),
         Some(Command::Run(command)) => run::run(command),
         Some(Command::History(args)) => history::run(&args),

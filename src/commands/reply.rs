@@ -41,27 +41,61 @@ impl Patience {
     }
 }
 
-/// A key that no other message has.
-pub fn fresh_key() -> String {
-    Uuid::new_v4().to_string()
+/// Whom a message is from, and where it goes.
+#[derive(Debug, clap::Args)]
+pub struct Envelope {
+    /// Whom the message is from
+    #[arg(long, short)]
+    user: Option<String>,
+    /// The conversation it belongs to
+    #[arg(long, short)]
+    conversation: Option<String>,
+    /// The model that is to answer
+    #[arg(long)]
+    model: Option<String>,
+    /// Have the agent forget the conversation so far
+    #[arg(long)]
+    pub new: bool,
+    #[command(flatten)]
+    pub client: Client,
 }
 
-/// Has a message accepted, once: if the connection is lost before the answer, it is sent again
-/// under the same key.
-pub async fn deliver(client: &Client, body: &MessageBody) -> Result<RunView, Failure> {
-    let key = fresh_key();
+impl Envelope {
+    /// The message in it.
+    pub fn body(&self, message: String) -> MessageBody {
+        MessageBody {
+            user: self.user.clone(),
+            message,
+            context: None,
+            conversation: self.conversation.clone(),
+            model: self.model.clone(),
+            new: self.new,
+        }
+    }
+}
+
+/// Asks for something that counts once, under a key that nothing else has: if the connection is
+/// lost before the answer, it is asked for again under the same key.
+pub async fn once<T>(ask: impl AsyncFn(&str) -> Result<T, Miss>) -> Result<T, Failure> {
+    let key = Uuid::new_v4().to_string();
     let mut patience = Patience::default();
-    let mut sent = false;
+    let mut asked = false;
     loop {
-        // Not waiting here: whatever happens later, its sender knows the run.
-        match client.post_once("/webhook?wait=0", &key, body).await {
-            Ok(answer) => return answer.json(),
+        match ask(&key).await {
+            Ok(answer) => return Ok(answer),
             Err(Miss::Refused(failure)) => return Err(failure),
-            Err(Miss::Absent(failure)) if !sent => return Err(failure),
+            // Nobody was there to begin with.
+            Err(Miss::Absent(failure)) if !asked => return Err(failure),
             Err(miss) => patience.again(miss).await?,
         }
-        sent = true;
+        asked = true;
     }
+}
+
+/// Has a message accepted.
+pub async fn deliver(client: &Client, body: &MessageBody) -> Result<RunView, Failure> {
+    // Not waiting here: whatever happens later, its sender knows the run.
+    once(async |key| client.post_once("/webhook?wait=0", key, body).await).await?.json()
 }
 
 /// Asks again until the run has ended. Ctrl-C ends the waiting, not the run; a service that goes

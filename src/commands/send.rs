@@ -2,11 +2,10 @@
 
 use std::io::{IsTerminal, Read};
 
-use super::client::Client;
+use super::reply::Envelope;
 use super::{Ended, Failure, block_on, print, print_json, reply};
 use crate::channels::view::RunView;
 use crate::core::limits::MESSAGE_BYTES;
-use crate::core::message::MessageBody;
 use crate::core::problem::ExitStatus;
 
 /// `noclaw send`
@@ -15,18 +14,6 @@ pub struct Args {
     /// The message; standard input is appended when it is not a terminal
     #[arg(value_name = "TEXT")]
     text: Vec<String>,
-    /// Whom the message is from
-    #[arg(long, short)]
-    user: Option<String>,
-    /// The conversation it belongs to
-    #[arg(long, short)]
-    conversation: Option<String>,
-    /// The model that is to answer
-    #[arg(long)]
-    model: Option<String>,
-    /// Have the agent forget the conversation so far
-    #[arg(long)]
-    new: bool,
     /// Print the run's id at once and do not wait for the reply
     #[arg(long)]
     detach: bool,
@@ -34,22 +21,16 @@ pub struct Args {
     #[arg(long)]
     json: bool,
     #[command(flatten)]
-    client: Client,
+    envelope: Envelope,
 }
 
 /// Sends the message and prints the reply.
-pub fn run(args: Args) -> Ended {
-    let body = MessageBody {
-        user: args.user,
-        message: text(&args.text)?,
-        context: None,
-        conversation: args.conversation,
-        model: args.model,
-        new: args.new,
-    };
+pub fn run(args: &Args) -> Ended {
+    let body = args.envelope.body(text(&args.text)?);
+    let client = &args.envelope.client;
     let run: RunView = block_on(async {
-        let run = reply::deliver(&args.client, &body).await?;
-        if args.detach { Ok(run) } else { reply::wait(&args.client, run).await }
+        let run = reply::deliver(client, &body).await?;
+        if args.detach { Ok(run) } else { reply::wait(client, run).await }
     })?;
     match (args.detach, args.json) {
         (false, json) => return reply::show(&run, json),
