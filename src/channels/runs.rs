@@ -58,7 +58,9 @@ fn page(value: &str) -> Result<usize, Problem> {
 
 /// Finds a run that the speaker may know of.
 async fn find(routes: &Routes, speaker: &Speaker, id: &str) -> Result<RunRecord, Problem> {
-    let missing = || Problem::new(ProblemKind::NotFound, format!("there is no run {id}"));
+    let missing = || {
+        Problem::new(ProblemKind::NotFound, format!("there is no run {id}")).hint("noclaw run list")
+    };
     let run = id.parse().map_err(|_| missing())?;
     let theirs = |record: &RunRecord| match speaker {
         Speaker::Owner => true,
