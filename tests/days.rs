@@ -1,0 +1,11 @@
+//! Bad days: what the service stands on dies, lies, floods or fills up in the middle of a run. Each
+//! time the run must end with the right words, nothing may be left, and the next message must be
+//! answered.
+
+#![expect(clippy::indexing_slicing, reason = "a JSON value has null at what is not there")]
+
+#[path = "days/agents.rs"]
+mod agents;
+#[path = "days/ends.rs"]
+mod ends;
+mod support;

@@ -1,0 +1,52 @@
+//! What every bad day ends with.
+
+use serde_json::{Value, json};
+
+use crate::support::{House, Result, until};
+
+/// What makes the demo model ask for a shell command.
+pub fn bash(command: &str) -> String {
+    format!("!tool Bash {}", json!({"command": command}))
+}
+
+/// Sends a message and returns its run at once.
+pub fn post(house: &House, body: &Value) -> Result<Value> {
+    let answer = house.post("/webhook?wait=0", &body.to_string())?;
+    if answer.status == 202 { answer.json() } else { Err(format!("{answer:?}").into()) }
+}
+
+/// Waits until a run has this status.
+pub fn becomes(house: &House, run: &Value, status: &str) -> Result<Value> {
+    let wanted = |run: &Value| run["status"] == status;
+    let what = format!("{} is {status}", run["run"]);
+    until(&what, || house.show(run).ok().filter(wanted)).map_err(|error| {
+        let found = house.show(run).map(|run| run.to_string()).unwrap_or_default();
+        format!("{error}: {found}").into()
+    })
+}
+
+/// The run must have failed, with all of these words.
+pub fn assert_failed(run: &Value, words: &[&str]) {
+    assert_eq!(run["status"], "failed", "{run}");
+    assert_says(run, words);
+}
+
+/// The run's error must have all of these words.
+pub fn assert_says(run: &Value, words: &[&str]) {
+    let error = run["error"].as_str().unwrap_or_default();
+    for word in words {
+        assert!(error.contains(word), "{word:?} is missing: {run}");
+    }
+}
+
+/// No container is left, and the next message is answered.
+pub fn assert_well(house: &House) -> Result {
+    assert_gone(house)?;
+    assert_eq!(house.send(&["-c", "afterwards", "hello"])?, "You said: hello");
+    assert_gone(house)
+}
+
+/// No container is left.
+pub fn assert_gone(house: &House) -> Result {
+    until("no container is left", || house.containers().ok().filter(Vec::is_empty)).map(drop)
+}
