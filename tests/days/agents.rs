@@ -9,7 +9,7 @@ use serde_json::json;
 
 use crate::ends::{assert_failed, assert_gone, assert_says, assert_well, bash, becomes, post};
 use crate::support::podmans::OtherPodman;
-use crate::support::{House, Result};
+use crate::support::{House, Result, until};
 
 /// Does what stands in the user's workspace, at its begin or when it has heard the user's turn, and
 /// speaks the protocol for it up to there. A user who has nothing there is answered.
@@ -98,6 +98,25 @@ fn agents_that_break_the_protocol_fail_with_words_that_say_how() -> Result {
     Ok(())
 }
 
+/// Answers with 200 kB and is gone.
+const HASTY: &str = r#"x=$(head -c 200000 /dev/zero | tr '\0' x)
+echo '{"type":"result","subtype":"success","is_error":false,"session_id":"x","result":"'$x'"}'
+exit 0
+"#;
+
+#[test]
+fn the_last_words_of_an_agent_that_leaves_at_once_are_heard() -> Result {
+    let podman = OtherPodman::with_agent(STAND_IN)?;
+    let house = house(&podman, &["--burst", "20"])?;
+    teach(&house, "hasty", "turn", HASTY)?;
+    for n in 0..10 {
+        let conversation = format!("c{n}");
+        let said = house.send(&["-u", "hasty", "-c", &conversation, "hello"])?;
+        assert_eq!(said.len(), 200_000, "{n}");
+    }
+    Ok(())
+}
+
 #[test]
 fn an_agent_that_heeds_nothing_is_ended_in_time() -> Result {
     let podman = OtherPodman::with_agent(STAND_IN)?;
@@ -112,6 +131,26 @@ fn an_agent_that_heeds_nothing_is_ended_in_time() -> Result {
     assert_gone(&house)?;
     assert!(ended.elapsed() < Duration::from_secs(2), "{:?}", ended.elapsed());
     assert_eq!(house.send(&["hello"])?, "well");
+    Ok(())
+}
+
+#[test]
+fn an_image_whose_agent_cannot_be_executed_says_which_program() -> Result {
+    let podman = OtherPodman::with_agent(STAND_IN)?;
+    let house = house(&podman, &["--burst", "200"])?;
+    for (agent, word) in [(Some((STAND_IN, 0o644)), "Permission denied"), (None, "No such file")] {
+        podman.build(agent)?;
+        let words = ["agent: ", "/usr/local/bin/claude", word];
+        // For a moment the service may still know the image that was there before.
+        let said = until(&format!("{words:?} is said"), || {
+            let run = house.run(&["hello"]).ok()?;
+            words.iter().all(|word| run["error"].to_string().contains(word)).then_some(run)
+        });
+        assert_failed(&said?, &words);
+        assert_gone(&house)?;
+    }
+    podman.build(Some((STAND_IN, 0o755)))?;
+    until("the next message is answered", || house.send(&["hello"]).ok().filter(|s| s == "well"))?;
     Ok(())
 }
 
