@@ -6,6 +6,16 @@
 
 #[path = "days/agents.rs"]
 mod agents;
+#[path = "days/disk.rs"]
+mod disk;
 #[path = "days/ends.rs"]
 mod ends;
+#[path = "days/launchers.rs"]
+mod launchers;
+#[path = "days/models.rs"]
+mod models;
+#[path = "days/podman.rs"]
+mod podman;
+#[path = "days/stall.rs"]
+mod stall;
 mod support;

@@ -1,5 +1,7 @@
 //! What every bad day ends with.
 
+use std::path::PathBuf;
+
 use serde_json::{Value, json};
 
 use crate::support::{House, Result, until};
@@ -23,6 +25,19 @@ pub fn becomes(house: &House, run: &Value, status: &str) -> Result<Value> {
         let found = house.show(run).map(|run| run.to_string()).unwrap_or_default();
         format!("{error}: {found}").into()
     })
+}
+
+/// A path in the workspace of the run's user.
+pub fn in_workspace(house: &House, run: &Value, name: &str) -> Result<PathBuf> {
+    let user = run["user"].as_str().ok_or("no user")?;
+    Ok(house.path("state/users").join(user).join("workspace").join(name))
+}
+
+/// Waits until the run's tool has made the file `begun`.
+pub fn begun(house: &House, run: &Value) -> Result<Value> {
+    let file = in_workspace(house, run, "begun")?;
+    until("its tool works", || file.exists().then_some(()))?;
+    becomes(house, run, "running")
 }
 
 /// The run must have failed, with all of these words.

@@ -84,8 +84,7 @@ impl OtherPodman {
         Ok(podman)
     }
 
-    /// Starts the service, again after [`OtherPodman::kill`].
-    pub fn open(&mut self) -> Result {
+    fn open(&mut self) -> Result {
         let socket = self.socket();
         fs::remove_file(&socket).ok();
         let mut command = Command::new("podman");
@@ -115,8 +114,13 @@ impl OtherPodman {
         Ok(kill(Pid::from_raw(i32::try_from(pid)?), signal)?)
     }
 
-    /// `kill -9`.
-    pub fn kill(&mut self) -> Result {
+    /// `kill -9`; it is started again when the result is dropped.
+    pub fn down(&mut self) -> Result<Down<'_>> {
+        self.kill()?;
+        Ok(Down(self))
+    }
+
+    fn kill(&mut self) -> Result {
         self.signal(Signal::SIGKILL)?;
         if let Some(mut child) = self.child.take() {
             child.wait()?;
@@ -132,9 +136,31 @@ impl Drop for OtherPodman {
             podman_at(&self.socket(), &["rm", "--all", "--force", "--time", "0"]).ok();
         }
         self.kill().ok();
-        // Its files belong to other users of its user namespace.
-        let script = "umount -l \"$1/root/overlay\" 2>/dev/null; rm -rf \"$1\"";
+        // Its files belong to other users of its user namespace, and what cleans up after the last
+        // container may still be at work.
+        let script = "umount -l \"$1/root/overlay\" 2>/dev/null; rm -rf \"$1\" 2>/dev/null";
         let args = ["unshare", "sh", "-c", script, "sh"];
-        Command::new("podman").args(args).arg(self.dir.path()).status().ok();
+        let removed = until("the other Podman's files are removed", || {
+            Command::new("podman")
+                .args(args)
+                .arg(self.dir.path())
+                .status()
+                .ok()?
+                .success()
+                .then_some(())
+        });
+        if let Err(error) = removed {
+            eprintln!("{error}");
+        }
+    }
+}
+
+/// A time without this Podman.
+pub struct Down<'a>(&'a mut OtherPodman);
+
+impl Drop for Down<'_> {
+    fn drop(&mut self) {
+        // If it does not come back, the next who asks it will say so.
+        self.0.open().ok();
     }
 }
