@@ -17,14 +17,21 @@ pub fn post(house: &House, body: &Value) -> Result<Value> {
     if answer.status == 202 { answer.json() } else { Err(format!("{answer:?}").into()) }
 }
 
-/// Waits until a run has this status.
+/// Waits until a run has this status; a final one does not become another.
 pub fn becomes(house: &House, run: &Value, status: &str) -> Result<Value> {
-    let wanted = |run: &Value| run["status"] == status;
+    let wanted = |run: &Value| run["status"] == status || is_final(run);
     let what = format!("{} is {status}", run["run"]);
-    until(&what, || house.show(run).ok().filter(wanted)).map_err(|error| {
-        let found = house.show(run).map(|run| run.to_string()).unwrap_or_default();
-        format!("{error}: {found}").into()
-    })
+    let run = until(&what, || house.show(run).ok().filter(wanted))?;
+    if run["status"] == status { Ok(run) } else { Err(format!("not {status}: {run}").into()) }
+}
+
+/// Waits until a run has come to its end, whichever.
+pub fn ends(house: &House, run: &Value) -> Result<Value> {
+    until(&format!("{} ends", run["run"]), || house.show(run).ok().filter(is_final))
+}
+
+fn is_final(run: &Value) -> bool {
+    matches!(run["status"].as_str(), Some("answered" | "failed" | "timed_out" | "cancelled"))
 }
 
 /// A path in the workspace of the run's user.
