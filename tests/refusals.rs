@@ -7,50 +7,10 @@ mod support;
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Command, Output, Stdio};
 
+use support::podmans::OtherPodman;
 use support::{House, NOCLAW, Result, ground, post, told, until};
-
-/// A Podman service of a test's own, with storage of its own.
-struct OtherPodman {
-    child: Child,
-    dir: tempfile::TempDir,
-}
-
-impl OtherPodman {
-    fn start(driver: &str) -> Result<Self> {
-        let dir = tempfile::Builder::new().prefix("noclaw-podman-").tempdir()?;
-        let path = |name: &str| dir.path().join(name).display().to_string();
-        let socket = path("sock");
-        let child = Command::new("podman")
-            .args(["--storage-driver", driver, "--root", &path("root"), "--runroot", &path("run")])
-            .args(["--tmpdir", &path("tmp"), "system", "service", "--time=0"])
-            .arg(format!("unix://{socket}"))
-            .stdin(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()?;
-        let podman = Self { child, dir };
-        until("the other Podman listens", || {
-            std::os::unix::net::UnixStream::connect(&socket).ok()
-        })?;
-        Ok(podman)
-    }
-
-    fn socket(&self) -> String {
-        self.dir.path().join("sock").display().to_string()
-    }
-}
-
-impl Drop for OtherPodman {
-    fn drop(&mut self) {
-        self.child.kill().ok();
-        self.child.wait().ok();
-        // Its files belong to other users of its user namespace.
-        let script = "umount -l \"$1/root/overlay\" 2>/dev/null; rm -rf \"$1\"";
-        let args = ["unshare", "sh", "-c", script, "sh"];
-        Command::new("podman").args(args).arg(self.dir.path()).status().ok();
-    }
-}
 
 fn stderr(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()

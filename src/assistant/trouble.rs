@@ -158,3 +158,32 @@ fn how(exit: &Exit) -> String {
         stderr => format!("{end}; its last words: {stderr}"),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ended(signal: Option<i32>, oom_kills: Option<u64>) -> Outcome {
+        let status = signal.is_none().then_some(0);
+        Trouble::Ended(Exit { status, signal, oom_kills, ..Exit::default() }).into()
+    }
+
+    #[test]
+    fn only_a_kill_that_the_kernel_counted_is_out_of_memory() {
+        for kills in [1, 7] {
+            let error = ended(Some(SIGKILL), Some(kills)).error();
+            assert!(error.is_some_and(|e| e.starts_with("out of memory: ")), "{kills} kills");
+        }
+        for (signal, kills) in [(9, None), (9, Some(0)), (15, Some(1)), (11, Some(1))] {
+            let error = ended(Some(signal), kills).error().unwrap_or_default();
+            let words = format!("killed by signal {signal}");
+            assert!(error.starts_with("agent: ") && error.ends_with(&words), "{error}");
+        }
+    }
+
+    #[test]
+    fn an_agent_whose_child_was_killed_for_memory_did_not_run_out_of_it() {
+        let error = ended(None, Some(1)).error().unwrap_or_default();
+        assert_eq!(error, "agent: the agent ended before its result, with status 0");
+    }
+}

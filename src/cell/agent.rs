@@ -146,7 +146,8 @@ impl Agent {
 
     fn count_broken(&mut self, line: &[u8]) -> Result<(), AgentError> {
         self.broken += 1;
-        let shown: String = String::from_utf8_lossy(line).chars().take(200).collect();
+        let shown = String::from_utf8_lossy(line);
+        let shown: String = shown.trim_end().chars().take(200).collect();
         tracing::debug!(line = shown, "the agent wrote a line that is not its protocol");
         if self.broken > AGENT_BROKEN_LINES {
             return Err(AgentError::Garbage(self.broken, shown));

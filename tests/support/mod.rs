@@ -8,6 +8,7 @@
 #![allow(dead_code, reason = "each test file uses its part")]
 #![expect(clippy::indexing_slicing, reason = "a JSON value has null at what is not there")]
 
+pub mod podmans;
 pub mod recorder;
 
 use std::fs::{self, File};
@@ -209,17 +210,12 @@ impl House {
         Ok(())
     }
 
-    /// The ids of this house's containers, running or not.
+    /// The ids of this house's containers, running or not, as its own Podman tells them.
     pub fn containers(&self) -> Result<Vec<String>> {
         let instance = fs::read_to_string(self.path("state/instance"))?;
-        let output = podman(&[
-            "ps",
-            "--all",
-            "--quiet",
-            "--no-trunc",
-            "--filter",
-            &format!("label=io.noclaw.instance={instance}"),
-        ])?;
+        let label = format!("label=io.noclaw.instance={instance}");
+        let list = ["ps", "--all", "--quiet", "--no-trunc", "--filter", &label];
+        let output = podman_at(&self.podman, &list)?;
         Ok(output.lines().map(str::to_owned).collect())
     }
 
@@ -241,8 +237,8 @@ impl Drop for House {
     fn drop(&mut self) {
         let counted = if self.child.is_some() { self.count() } else { Ok(()) };
         let closed = self.close();
-        // A house that never opened has no instance, and so no containers.
-        let opened = self.path("state/instance").exists();
+        // A house that never opened has no instance, and without a Podman there are no containers.
+        let opened = self.path("state/instance").exists() && Path::new(&self.podman).exists();
         let left = if opened { self.containers() } else { Ok(Vec::new()) };
         if std::thread::panicking() {
             eprintln!("--- log of the service\n{}", self.logged());
@@ -257,7 +253,12 @@ impl Drop for House {
 
 /// Asks Podman's command line, at the ground's service.
 pub fn podman(args: &[&str]) -> Result<String> {
-    let url = format!("unix://{}", ground("NOCLAW_PODMAN")?);
+    podman_at(&ground("NOCLAW_PODMAN")?, args)
+}
+
+/// Asks Podman's command line, at the service with this socket.
+pub fn podman_at(socket: &str, args: &[&str]) -> Result<String> {
+    let url = format!("unix://{socket}");
     let output = Command::new("podman").args(["--url", &url]).args(args).output()?;
     if !output.status.success() {
         return Err(format!("podman {args:?}: {}", told(&output)).into());

@@ -46,6 +46,12 @@ fn text(content: &Value) -> String {
 pub enum Say {
     Text(String),
     Tool(&'static str, Value),
+    /// An error's status and body.
+    Status(u16, String),
+    /// A text in the middle of which the connection ends.
+    Cut(String),
+    /// A text after which nothing comes any more.
+    Hang(String),
 }
 
 /// The model.
@@ -63,9 +69,10 @@ impl Recorder {
         let kept = Arc::clone(&requests);
         // It ends with the test's process.
         std::thread::spawn(move || {
+            let mut hanging = Vec::new();
             for stream in listener.incoming().flatten() {
                 // One after the other: the agent asks one thing at a time.
-                serve(stream, &kept, &answer).ok();
+                hanging.extend(serve(stream, &kept, &answer).ok().flatten());
             }
         });
         Ok(Self { url, requests })
@@ -81,12 +88,12 @@ fn serve(
     mut stream: TcpStream,
     kept: &Mutex<Vec<Recorded>>,
     answer: &impl Fn(usize, &Recorded) -> Say,
-) -> Result {
+) -> Result<Option<TcpStream>> {
     let mut reader = BufReader::new(stream.try_clone()?);
     let mut head = String::new();
     while !head.ends_with("\r\n\r\n") {
         if reader.read_line(&mut head)? == 0 {
-            return Ok(());
+            return Ok(None);
         }
     }
     let mut request = Recorded { head, body: Value::Null };
@@ -99,18 +106,25 @@ fn serve(
         kept.push(request.clone());
         kept.len() - 1
     };
-    let events = events(&answer(number, &request), &request.body["model"]);
+    let say = answer(number, &request);
+    let (status, body) = match &say {
+        Say::Status(status, body) => (*status, body.clone()),
+        _ => (200, events(&say, &request.body["model"])),
+    };
+    let kind = if status == 200 { "text/event-stream" } else { "application/json" };
+    let more = if matches!(say, Say::Cut(_) | Say::Hang(_)) { 1000 } else { 0 };
     let response = format!(
-        "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nconnection: close\r\n\
-         content-length: {}\r\n\r\n{events}",
-        events.len()
+        "HTTP/1.1 {status} x\r\ncontent-type: {kind}\r\nconnection: close\r\n\
+         content-length: {}\r\n\r\n{body}",
+        body.len() + more
     );
-    Ok(stream.write_all(response.as_bytes())?)
+    stream.write_all(response.as_bytes())?;
+    Ok(matches!(say, Say::Hang(_)).then_some(stream))
 }
 
 fn events(say: &Say, model: &Value) -> String {
     let (block, delta, stop) = match say {
-        Say::Text(text) => (
+        Say::Text(text) | Say::Status(_, text) | Say::Cut(text) | Say::Hang(text) => (
             json!({"type": "text", "text": ""}),
             json!({"type": "text_delta", "text": text}),
             "end_turn",
@@ -124,6 +138,7 @@ fn events(say: &Say, model: &Value) -> String {
     let message = json!({"id": "msg_1", "type": "message", "role": "assistant", "model": model,
         "content": [], "stop_reason": null, "stop_sequence": null,
         "usage": {"input_tokens": 1000, "output_tokens": 1}});
+    let whole = !matches!(say, Say::Cut(_) | Say::Hang(_));
     [
         json!({"type": "message_start", "message": message}),
         json!({"type": "content_block_start", "index": 0, "content_block": block}),
@@ -134,6 +149,7 @@ fn events(say: &Say, model: &Value) -> String {
         json!({"type": "message_stop"}),
     ]
     .iter()
+    .take(if whole { usize::MAX } else { 3 })
     .map(|event| format!("event: {}\ndata: {event}\n\n", event["type"].as_str().unwrap_or("")))
     .collect()
 }

@@ -10,7 +10,7 @@ use noclaw_cell::job::{Exit, Job};
 use noclaw_cell::preflight::Measured;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
 use crate::door::Door;
 use crate::measure;
@@ -85,18 +85,24 @@ impl Agent {
     /// Joins the agent's streams to the door until the agent has ended.
     pub async fn join(mut self, door: &Door, stderr_bytes: usize) -> Result<Exit> {
         let (up, chunks) = mpsc::channel(CHUNKS);
-        let upward = tokio::spawn(read_all(self.stdout, up));
+        let mut upward = tokio::spawn(read_all(self.stdout, up));
         let tail = tokio::spawn(tail(self.stderr, stderr_bytes));
-        let body = futures_util::stream::unfold(chunks, |mut chunks| async {
-            chunks.recv().await.map(|chunk: Bytes| (Ok(Frame::data(chunk)), chunks))
+        // Dropped with the body, when all of it is on its way.
+        let (passing, passed) = oneshot::channel::<()>();
+        let body = futures_util::stream::unfold((chunks, passing), |(mut chunks, passing)| async {
+            let chunk: Bytes = chunks.recv().await?;
+            Some((Ok(Frame::data(chunk)), (chunks, passing)))
         });
         let down = door.stream("/agent", BodyExt::boxed(StreamBody::new(body))).await?;
-        let downward = tokio::spawn(write_all(down, self.stdin));
+        // It ends with the door. To drop the answer would cancel the whole stream, and with it the
+        // agent's last words that are still on their way up.
+        tokio::spawn(write_all(down, self.stdin));
         let status = self.child.wait().await?;
-        downward.abort();
         // A daemon of the agent's may hold its streams open: what was read by now is all there is.
         let grace = std::time::Duration::from_secs(1);
-        tokio::time::timeout(grace, upward).await.ok();
+        tokio::time::timeout(grace, &mut upward).await.ok();
+        upward.abort();
+        tokio::time::timeout(grace, passed).await.ok();
         let stderr = match tokio::time::timeout(grace, tail).await {
             Ok(Ok(bytes)) => String::from_utf8_lossy(&bytes).into_owned(),
             _ => String::new(),
@@ -123,14 +129,17 @@ async fn read_all(mut stdout: ChildStdout, up: mpsc::Sender<Bytes>) -> std::io::
     }
 }
 
-async fn write_all(mut down: Incoming, mut stdin: ChildStdin) -> Result<()> {
-    while let Some(frame) = down.frame().await {
-        if let Ok(data) = frame?.into_data() {
-            stdin.write_all(&data).await?;
+/// Writes what comes down until its end, which is the end of the agent's input. What an agent that
+/// has closed its input does not take is thrown away.
+async fn write_all(mut down: Incoming, stdin: ChildStdin) {
+    let mut stdin = Some(stdin);
+    while let Some(Ok(frame)) = down.frame().await {
+        if let (Some(open), Ok(data)) = (&mut stdin, frame.into_data())
+            && open.write_all(&data).await.is_err()
+        {
+            stdin = None;
         }
     }
-    // The end of the answer's body is the end of the agent's input.
-    Ok(stdin.shutdown().await?)
 }
 
 /// Reads to the end and keeps the last `most` bytes.

@@ -43,7 +43,8 @@ pub fn run(argv: &[String]) -> Result<()> {
     if line(&mut input)? != "go" {
         return Err("confine: the service did not say go".into());
     }
-    Err(Command::new(program).args(args).exec().into())
+    let error = Command::new(program).args(args).exec();
+    Err(format!("{program} cannot be executed: {error}").into())
 }
 
 fn line(input: &mut File) -> Result<String> {

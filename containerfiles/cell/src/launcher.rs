@@ -30,10 +30,15 @@ pub fn run() -> Result<()> {
     nix::sys::prctl::set_dumpable(false)?;
     tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(async {
         let (door, lost) = Door::open().await?;
+        tokio::pin!(lost);
         tokio::select! {
-            result = serve(door) => result,
-            error = lost => Err(error.into()),
+            result = serve(door) => result?,
+            error = &mut lost => return Err(error.into()),
         }
+        // The agent's last words may still be on their way: the service closes the door when it
+        // has heard them.
+        lost.await;
+        Ok(())
     })
 }
 
