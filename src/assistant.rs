@@ -160,7 +160,7 @@ impl Assistant {
         watch.mark(Step::Attached);
 
         let measured = timeout(PREFLIGHT_TIME, door.preflight()).await;
-        let (preflight, verdict) = measured.map_err(|_| Trouble::Slow("measure itself"))??;
+        let (preflight, verdict) = measured.map_err(|_| Trouble::NoDoor)??;
         let judged = prepared.plan.judge(&preflight);
         self.store.measured(run, &prepare::record(&preflight), judged.is_ok()).await?;
         judged?;

@@ -9,6 +9,7 @@ use crate::cell::CellError;
 use crate::cell::agent::AgentError;
 use crate::cell::door::{Door, DoorError};
 use crate::cell::stream_json::TurnResult;
+use crate::core::limits::PREFLIGHT_TIME;
 use crate::core::money::Usage;
 use crate::core::plan::Shortfall;
 use crate::core::problem::{Problem, chain};
@@ -45,6 +46,8 @@ pub(super) enum Trouble {
     Agent(#[from] AgentError),
     #[error("the agent ended before its result, {}", how(.0))]
     Ended(Exit),
+    #[error("the cell did not open its door and measure itself within {} s", PREFLIGHT_TIME.as_secs())]
+    NoDoor,
     #[error("the cell did not {0} in time")]
     Slow(&'static str),
     #[error("the agent was silent for {} s", .0.as_secs())]
@@ -100,7 +103,7 @@ impl Trouble {
             }
             Self::NotReady(_) | Self::Cell(_) => FailureKind::Podman,
             Self::Store(_) | Self::State(_) | Self::Tree(_) => FailureKind::Internal,
-            Self::Door(DoorError::Lost { .. }) => FailureKind::DoorLost,
+            Self::Door(DoorError::Lost { .. }) | Self::NoDoor => FailureKind::DoorLost,
             Self::Door(DoorError::Breach(_))
             | Self::Agent(AgentError::TooMuch { .. } | AgentError::Garbage(..)) => {
                 FailureKind::Breach

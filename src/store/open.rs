@@ -6,6 +6,7 @@
 //! | nothing, or an empty file | made, mode 0600 |
 //! | a database with migrations that this version knows | brought up to date in one transaction |
 //! | a migration that this version does not know | refused, unchanged |
+//! | pages that do not fit together (`PRAGMA quick_check`) | refused, unchanged |
 //! | another program's database, or no database | refused, unchanged |
 
 use std::fs::{self, File, OpenOptions, Permissions};
@@ -152,17 +153,35 @@ async fn applied_migrations(path: &Path) -> Result<Vec<String>, Error> {
     let connection = connect(path, 1, |sqlite| sqlite.read_only(true)).await?;
     let tables = "SELECT name FROM sqlite_schema WHERE type = 'table'";
     let read = async {
+        // Damage would else be met in the middle of a run. It takes about 1 ms for each MiB.
+        let found = names(&connection, "PRAGMA quick_check(1)").await?;
+        if let Some(damage) = found.into_iter().find(|line| line != "ok") {
+            return Ok(Looked::Damaged(damage));
+        }
         let tables = names(&connection, tables).await?;
         if tables.iter().any(|table| table == "seaql_migrations") {
             let all = "SELECT version FROM seaql_migrations ORDER BY version";
-            return Ok(Some(names(&connection, all).await?));
+            return Ok(Looked::Ours(names(&connection, all).await?));
         }
         // A service that was killed before its first migration leaves a database without tables.
-        Ok(tables.is_empty().then(Vec::new))
+        Ok(if tables.is_empty() { Looked::Ours(Vec::new()) } else { Looked::NotOurs })
     };
-    let applied = read.await.map_err(|error| open_error(path, error))?;
+    let looked = read.await.map_err(|error| open_error(path, error))?;
     connection.close().await.map_err(|error| open_error(path, error))?;
-    applied.ok_or_else(|| Error::NotOurs { path: path.to_owned() })
+    match looked {
+        Looked::Ours(applied) => Ok(applied),
+        Looked::NotOurs => Err(Error::NotOurs { path: path.to_owned() }),
+        Looked::Damaged(what) => {
+            let path = path.to_owned();
+            Err(name(DbErr::Custom(what), |source| Error::Damaged { path, source }))
+        }
+    }
+}
+
+enum Looked {
+    Ours(Vec<String>),
+    NotOurs,
+    Damaged(String),
 }
 
 async fn names(connection: &DatabaseConnection, sql: &str) -> Result<Vec<String>, DbErr> {

@@ -55,6 +55,23 @@ async fn the_pragmas_that_promises_rest_on_hold() -> Checked {
 }
 
 #[tokio::test]
+async fn a_page_that_does_not_fit_is_found_wherever_it_is() -> Checked {
+    let home = Home::new().await?;
+    home.say(1, "ann", "main", "hi").await?;
+    home.store.close().await;
+    let path = home.options.path.clone();
+    let whole = fs::read(&path)?;
+    for page in 1..whole.len() / 4096 {
+        let mut garbled = whole.clone();
+        garbled.iter_mut().skip(page * 4096).take(4096).for_each(|byte| *byte = 0xa5);
+        fs::write(&path, garbled)?;
+        let error = refusal(&path).await.map_err(|error| format!("page {page}: {error}"))?;
+        assert!(matches!(error, Error::Damaged { .. }), "page {page}: {error}");
+    }
+    Ok(())
+}
+
+#[tokio::test]
 async fn a_database_of_a_newer_version_is_refused_untouched() -> Checked {
     let home = Home::new().await?;
     home.say(1, "ann", "main", "hi").await?;
