@@ -9,6 +9,7 @@ use std::fs;
 use std::path::PathBuf;
 
 use serde_json::Value;
+use support::podmans::OtherPodman;
 use support::{House, Result, until};
 
 /// The one transcript of the conversation `main`, once only that is left.
@@ -42,6 +43,21 @@ fn a_conversation_goes_on_after_a_restart_and_after_a_cancel() -> Result {
     house.send(&["third"])?;
     let history = "first\nsecond\n!history\nthird\n!history";
     assert_eq!(house.send(&["!history"])?, history);
+    Ok(())
+}
+
+#[test]
+fn a_conversation_goes_on_with_another_image() -> Result {
+    let podman = OtherPodman::with_the_real_agent()?;
+    let mut house = House::closed(&podman.socket(), &["--model-api", "demo"])?;
+    house.open()?;
+    house.send(&["first"])?;
+    let image =
+        |house: &House| -> Result<Value> { Ok(house.get("/v1/status")?.json()?["image"].clone()) };
+    let before = image(&house)?;
+    podman.rebuild("second")?;
+    assert_eq!(house.send(&["!history"])?, "first\n!history");
+    assert_ne!(image(&house)?, before);
     Ok(())
 }
 

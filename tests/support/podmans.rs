@@ -45,12 +45,30 @@ impl OtherPodman {
 
     /// A service with storage of its own and a small image that has this program as its agent.
     pub fn with_agent(program: &str) -> Result<Self> {
+        let podman = Self::upon_the_ground()?;
+        podman.build(Some((program, 0o755)))?;
+        Ok(podman)
+    }
+
+    /// A service with storage of its own and the real image, which can be built anew.
+    pub fn with_the_real_agent() -> Result<Self> {
+        let podman = Self::upon_the_ground()?;
+        podman.rebuild("first")?;
+        Ok(podman)
+    }
+
+    /// The real image with another label, and so with another id.
+    pub fn rebuild(&self, label: &str) -> Result {
+        let context = tempfile::tempdir_in(self.dir.path())?;
+        self.build_from(&context, &format!("ARG WHOLE\nFROM ${{WHOLE}}\nLABEL build={label}\n"))
+    }
+
+    /// Storage of its own in which the ground's images are there to build upon.
+    fn upon_the_ground() -> Result<Self> {
         let images = podman(&["info", "--format", "{{.Store.GraphRoot}}"])?;
         let images = format!("additionalimagestore={}", images.trim());
         let storage = ["--storage-driver", "overlay", "--storage-opt", &images];
-        let podman = Self::with_storage(&storage, true)?;
-        podman.build(Some((program, 0o755)))?;
-        Ok(podman)
+        Self::with_storage(&storage, true)
     }
 
     /// Makes its image anew, with this program and mode as the agent, or with none.
@@ -63,7 +81,11 @@ impl OtherPodman {
             fs::write(path("agent"), program)?;
             fs::set_permissions(path("agent"), fs::Permissions::from_mode(mode))?;
         }
-        fs::write(path("Containerfile"), recipe)?;
+        self.build_from(&context, &recipe)
+    }
+
+    fn build_from(&self, context: &tempfile::TempDir, recipe: &str) -> Result {
+        fs::write(context.path().join("Containerfile"), recipe)?;
         let context = context.path().display().to_string();
         let whole = podman(&["image", "inspect", "--format", "WHOLE={{.Id}}", IMAGE])?;
         let build = ["build", "--quiet", "--network=none", "--pull=never", "--tag", IMAGE];
