@@ -46,7 +46,7 @@ pub(super) enum Trouble {
     Agent(#[from] AgentError),
     #[error("the agent ended before its result, {}", how(.0))]
     Ended(Exit),
-    #[error("the cell did not open its door and measure itself within {} s", PREFLIGHT_TIME.as_secs())]
+    #[error("the cell opened no door within {} s", PREFLIGHT_TIME.as_secs())]
     NoDoor,
     #[error("the cell did not {0} in time")]
     Slow(&'static str),
