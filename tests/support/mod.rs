@@ -54,6 +54,7 @@ pub struct House {
     dir: tempfile::TempDir,
     child: Option<Child>,
     args: Vec<String>,
+    env: Vec<(String, String)>,
     podman: String,
     address: Option<String>,
 }
@@ -77,12 +78,17 @@ impl House {
     pub fn closed(podman: &str, args: &[&str]) -> Result<Self> {
         let args = args.iter().map(ToString::to_string).collect();
         let dir = tempfile::Builder::new().prefix("noclaw-").tempdir()?;
-        Ok(Self { dir, child: None, args, podman: podman.to_owned(), address: None })
+        Ok(Self { dir, child: None, args, env: vec![], podman: podman.to_owned(), address: None })
     }
 
     /// More flags, before it is opened.
     pub fn args(&mut self, args: &[&str]) {
         self.args.extend(args.iter().map(ToString::to_string));
+    }
+
+    /// A variable of the service's environment, before it is opened.
+    pub fn env(&mut self, name: &str, value: &str) {
+        self.env.push((name.to_owned(), value.to_owned()));
     }
 
     /// Starts the service and waits until it listens.
@@ -109,7 +115,7 @@ impl House {
         if !self.args.iter().any(|arg| arg == "--launcher") {
             command.arg("--launcher").arg(ground("NOCLAW_TEST_LAUNCHER")?);
         }
-        command.args(&self.args);
+        command.args(&self.args).envs(self.env.iter().cloned());
         Ok(command)
     }
 
@@ -303,7 +309,8 @@ impl Answer {
     }
 }
 
-fn exchange(mut stream: impl Read + Write, bytes: &[u8]) -> Result<Answer> {
+/// Sends these bytes and reads the answer to its end.
+pub fn exchange(mut stream: impl Read + Write, bytes: &[u8]) -> Result<Answer> {
     // A server that refuses early may close before it has read everything.
     stream.write_all(bytes).ok();
     let mut answer = Vec::new();
