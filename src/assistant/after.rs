@@ -120,6 +120,16 @@ impl Assistant {
         }
     }
 
+    /// The same where Podman was asked for a container and did not say that it made one: it may
+    /// have died, or its answer may have been lost.
+    pub(super) async fn end_unknown(&self, run: RunId) {
+        while let Err(error) = self.cells.remove_of(run).await {
+            let error = chain(&error);
+            tracing::warn!(%run, error, "cannot look for a container that may have been made");
+            tokio::time::sleep(AGAIN).await;
+        }
+    }
+
     /// Writes that the container was seen gone: the run is in its final state, or waits again.
     /// Nobody writes to the transcripts any more, so what is not needed is removed now.
     pub(super) async fn gone(&self, current: &Current, left: Left) {

@@ -24,7 +24,7 @@ use noclaw_cell::job::Job;
 use self::door::{Door, Model};
 use self::engine::{Engine, EngineError};
 use self::podman::{Create, LogConfiguration, Mount, Namespace, Podman, PodmanError, RLimit};
-use crate::core::ids::InstanceId;
+use crate::core::ids::{InstanceId, RunId};
 use crate::core::limits::{CELL_END, CELL_FSIZE, CELL_NOFILE, CELL_START};
 use crate::core::plan::{CPU_PERIOD, CellPlan, Controller};
 
@@ -89,17 +89,18 @@ impl Cells {
     /// Creates the container of a plan. Nothing of it runs yet.
     ///
     /// # Errors
-    /// Podman's.
+    /// Podman's. It may have made the container all the same: see [`Cells::remove_of`].
     pub async fn create(&self, plan: &CellPlan) -> Result<Cell, CellError> {
-        let request = request(plan);
-        match within("create a container", self.podman.create(&request)).await {
-            Ok(id) => Ok(Cell { id, cells: self.clone() }),
-            Err(error) => {
-                // Podman may have made it all the same, only too late.
-                self.remove_labelled(LABEL_RUN, &plan.run.to_string()).await.ok();
-                Err(error)
-            }
-        }
+        let id = within("create a container", self.podman.create(&request(plan))).await?;
+        Ok(Cell { id, cells: self.clone() })
+    }
+
+    /// Removes the containers of a run, whose ids nobody need know, and sees them absent.
+    ///
+    /// # Errors
+    /// Podman's; some may have been removed then.
+    pub async fn remove_of(&self, run: RunId) -> Result<usize, EngineError> {
+        self.remove_labelled(LABEL_RUN, &run.to_string()).await
     }
 
     /// Runs a program in a container as confined as a cell, without any mount of the host's, and
