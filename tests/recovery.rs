@@ -1,9 +1,13 @@
 //! What must not be lost when a part fails at a bad moment: Podman between a request and its
 //! answer, the database at the start.
 
+#[path = "chaos/podman.rs"]
+mod podman;
 mod support;
 
+use std::fs;
 use std::io::{Read, Write};
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -11,6 +15,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
+use podman::{OwnPodman, inhabitants};
 use support::{House, Result, ground, until};
 
 /// A Podman that dies once, right after it has made a container and before it says so.
@@ -108,4 +113,42 @@ fn runs_are_settled_however_long_the_database_is_locked() -> Result {
     let run = house.get(&format!("/v1/runs/{id}?wait=30"))?.json()?;
     assert_eq!(run["status"], "answered", "{run}");
     Ok(())
+}
+
+/// An OCI runtime that, once it has created a container, has Podman killed before it is told.
+const RUNTIME: &str = r#"#!/bin/sh
+crun "$@"
+status=$?
+case " $* " in *" create "*)
+    if mkdir "${0%/*}/once" 2>/dev/null; then
+        for id; do :; done
+        echo "$id" >"${0%/*}/part"
+        mv "${0%/*}/part" "${0%/*}/created"
+        while [ -e "${0%/*}/created" ]; do sleep 0.01; done
+    fi
+esac
+exit $status
+"#;
+
+#[test]
+fn a_container_that_podman_began_and_forgot_leaves_no_process() -> Result {
+    let dir = tempfile::tempdir()?;
+    let runtime = dir.path().join("crun");
+    fs::write(&runtime, RUNTIME)?;
+    fs::set_permissions(&runtime, fs::Permissions::from_mode(0o755))?;
+    let mut podman = OwnPodman::start(&["--runtime", &runtime.display().to_string()])?;
+    let mut house = House::closed(&podman.socket(), &["--model-api", "demo"])?;
+    house.open()?;
+    let run = house.post("/webhook?wait=0", r#"{"message":"hello"}"#)?.json()?;
+    let created = dir.path().join("created");
+    until("a container is created", || created.exists().then_some(()))?;
+    // Podman itself cannot be asked for it: the container is locked.
+    let containers = [fs::read_to_string(&created)?.trim().to_owned()];
+    podman.kill()?;
+    fs::remove_file(&created)?;
+    assert!(!inhabitants(&containers).is_empty(), "the test needs processes that nobody knows of");
+    podman.open()?;
+    until("the run is over", || house.show(&run).ok().filter(|run| run["gone_at"].is_string()))?;
+    let none = until("no process is left", || inhabitants(&containers).is_empty().then_some(()));
+    none.map_err(|error| format!("{error}: {:?}", inhabitants(&containers)).into())
 }

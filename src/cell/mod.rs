@@ -17,6 +17,7 @@ pub mod start;
 pub mod stream_json;
 
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use noclaw_cell::LAUNCHER;
 use noclaw_cell::job::Job;
@@ -68,6 +69,8 @@ pub struct Cells {
 pub struct Cell {
     id: String,
     cells: Cells,
+    // Podman was asked to start it and has not said that it did.
+    starting: AtomicBool,
 }
 
 impl Cells {
@@ -92,7 +95,7 @@ impl Cells {
     /// Podman's. It may have made the container all the same: see [`Cells::remove_of`].
     pub async fn create(&self, plan: &CellPlan) -> Result<Cell, CellError> {
         let id = within("create a container", self.podman.create(&request(plan))).await?;
-        Ok(Cell { id, cells: self.clone() })
+        Ok(self.cell(id))
     }
 
     /// Removes the containers of a run, whose ids nobody need know, and sees them absent.
@@ -111,7 +114,7 @@ impl Cells {
     pub async fn try_out(&self, image: &str, program: &[&str]) -> Result<i64, CellError> {
         let request = Create { entrypoint: program, ..base(image) };
         let id = within("create a container", self.podman.create(&request)).await?;
-        let cell = Cell { id, cells: self.clone() };
+        let cell = self.cell(id);
         let run = async {
             within("start the container", self.engine.start(&cell.id)).await?;
             within("run to its end", self.podman.wait(&cell.id)).await
@@ -132,9 +135,13 @@ impl Cells {
     async fn remove_labelled(&self, label: &str, value: &str) -> Result<usize, EngineError> {
         let left = self.engine.list(label, value).await?;
         for id in &left {
-            self.engine.remove(id, CELL_END).await?;
+            self.engine.remove_unknown(id, CELL_END).await?;
         }
         Ok(left.len())
+    }
+
+    fn cell(&self, id: String) -> Cell {
+        Cell { id, cells: self.clone(), starting: AtomicBool::new(false) }
     }
 }
 
@@ -150,10 +157,12 @@ impl Cell {
     /// Podman's; the cell is still to be ended.
     pub async fn open(&self, job: &Job, model: Model) -> Result<Door, CellError> {
         let Cells { podman, engine } = &self.cells;
+        self.starting.store(true, Ordering::Relaxed);
         within("init the container", engine.init(&self.id)).await?;
         let streams = within("attach to the container", podman.attach(&self.id)).await?;
         let door = Door::open(streams, job, model);
         within("start the container", engine.start(&self.id)).await?;
+        self.starting.store(false, Ordering::Relaxed);
         tracing::debug!("the container has started");
         Ok(door)
     }
@@ -163,7 +172,11 @@ impl Cell {
     /// # Errors
     /// Podman's; the container is found again by its label when the service starts.
     pub async fn end(&self) -> Result<(), EngineError> {
-        self.cells.engine.remove(&self.id, CELL_END).await
+        let engine = &self.cells.engine;
+        match self.starting.load(Ordering::Relaxed) {
+            true => engine.remove_unknown(&self.id, CELL_END).await,
+            false => engine.remove(&self.id, CELL_END).await,
+        }
     }
 }
 
