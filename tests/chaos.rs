@@ -48,6 +48,11 @@ fn number(variable: &str) -> Result<Option<u64>> {
     }
 }
 
+/// What went wrong, at once: a house that is dropped may have more to complain of.
+fn tell(life: &Life<'_>, what: &str) {
+    println!("--- log of the service\n{}\nchaos: {what}", life.logged());
+}
+
 #[test]
 fn whatever_is_killed_every_message_has_one_run_with_one_end() -> Result {
     let rounds = number("NOCLAW_CHAOS_ROUNDS")?.unwrap_or(ROUNDS);
@@ -66,13 +71,13 @@ fn whatever_is_killed_every_message_has_one_run_with_one_end() -> Result {
             let card = deck.draw(&mut random);
             let last = next + 1 == until;
             let round = life.round(next, card, &mut random.fork(), &mut podman, last);
-            // Told here as well: a house that is dropped may have more to complain of.
-            round.inspect_err(|error| println!("seed {seed}, round {next}, {card:?}: {error}"))?;
+            round
+                .inspect_err(|error| tell(&life, &format!("{seed}, {next}, {card:?}: {error}")))?;
             figures.befell(card);
             next += 1;
         }
         let end = life.end(&mut figures);
-        end.inspect_err(|error| println!("seed {seed}, after {next} rounds: {error}"))?;
+        end.inspect_err(|error| tell(&life, &format!("{seed}, after {next}: {error}")))?;
         let seconds = start.elapsed().as_secs();
         println!("chaos: {next} of {rounds} rounds, seed {seed}, {figures}, {seconds} s");
     }

@@ -43,6 +43,7 @@ impl Card {
         match self {
             Self::KillAt("touched") => Wish::Tool,
             Self::Monitor | Self::Podman => Wish::Slow,
+            Self::Disk => Wish::Large,
             _ => Wish::Any,
         }
     }

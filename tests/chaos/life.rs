@@ -185,16 +185,18 @@ impl<'a> Life<'a> {
     }
 
     fn look(&mut self) -> Result {
-        let looked = check::quiet(&self.house).and_then(|()| {
-            let shown = self.model.shown()?;
-            self.requests += shown.len();
-            check::all(&self.house, &self.ledger, &shown)
-        });
-        looked.map_err(|error| format!("{error}\n--- log\n{}", self.house.logged()).into())
+        check::quiet(&self.house)?;
+        let shown = self.model.shown()?;
+        self.requests += shown.len();
+        check::all(&self.house, &self.ledger, &shown)
+    }
+
+    pub fn logged(&self) -> String {
+        self.house.logged()
     }
 
     /// The last look; once more after a stop and a start.
-    pub fn end(mut self, figures: &mut Figures) -> Result {
+    pub fn end(&mut self, figures: &mut Figures) -> Result {
         check::histories(&self.house, &self.ledger)?;
         self.look()?;
         self.house.close()?;

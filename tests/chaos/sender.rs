@@ -15,6 +15,8 @@ use super::support::{Answer, Result, exchange, post, until};
 const USERS: [&str; 3] = ["ada", "bob", "cyd"];
 /// Between two messages of a sender, at most.
 const PAUSE_MS: u64 = 1000;
+/// Bytes of a large message: several pages of the database.
+const LARGE: usize = 16_000;
 /// Longer than any request of ours waits.
 const SILENCE: Duration = Duration::from_secs(30);
 
@@ -26,6 +28,8 @@ pub enum Wish {
     Tool,
     /// At least one takes a while.
     Slow,
+    /// All of them take room.
+    Large,
 }
 
 pub struct Sender {
@@ -78,6 +82,7 @@ impl Sender {
             (_, 55..63) => "!error 400".to_owned(),
             _ => String::new(),
         };
+        let size = if self.wish == Wish::Large { LARGE } else { 0 };
         let manner = match (wish, random.below(100)) {
             (Wish::Any, 0..8) => Manner::HangUp,
             (Wish::Any, 8..14) => Manner::Abandon,
@@ -87,12 +92,17 @@ impl Sender {
             (Wish::Any, 42..60) => Manner::Wait,
             _ => Manner::Leave,
         };
-        let conversation = if random.percent(50) { "work" } else { "home" };
+        let conversation = match (wish, random.percent(50)) {
+            // What is wished for shares its run with nothing that fails or is cancelled.
+            (Wish::Tool | Wish::Slow, _) => "wish",
+            (_, true) => "work",
+            (_, false) => "home",
+        };
         let user = USERS.get(self.number % USERS.len()).copied().unwrap_or("ada");
         let sent = Sent {
             user: user.to_owned(),
             conversation: conversation.to_owned(),
-            text: format!("{name}\n{steer}").trim_end().to_owned(),
+            text: format!("{name}\n{steer}\n{}", "x".repeat(size)).trim_end().to_owned(),
             tool: steer.starts_with("!tool"),
             hung_up: matches!(manner, Manner::HangUp | Manner::Abandon),
             name,
