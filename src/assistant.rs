@@ -120,7 +120,14 @@ impl Assistant {
                 self.end(&cell).await;
                 end
             }
-            Err(trouble) => self.finish(&current, End::Outcome(trouble.into())).await,
+            Err(trouble) => {
+                let asked = matches!(trouble, Trouble::Cell(_));
+                let end = self.finish(&current, End::Outcome(trouble.into())).await;
+                if asked {
+                    self.end_unknown(current.run.run).await;
+                }
+                end
+            }
         };
         self.gone(&current, end).await;
         self.let_go(current.run.run).await;

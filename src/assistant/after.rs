@@ -11,6 +11,7 @@ use super::current::Current;
 use super::events::Event;
 use super::trouble::End;
 use crate::cell::Cell;
+use crate::core::ids::RunId;
 use crate::core::limits::{BUDGET_NOTICE_PERCENT, DETAILS_KEPT_DAYS};
 use crate::core::problem::chain;
 use crate::core::run::RunState;
@@ -37,22 +38,35 @@ pub(super) enum Left {
 
 impl Assistant {
     /// After a crash, or a stop that did not wait: first no container is left, then runs are
-    /// settled. Tries until Podman answers.
+    /// settled. Tries until Podman answers and the store can write.
     pub async fn recover(&self) {
         while let Err(error) = self.cells.remove_all(self.state.instance()).await {
             tracing::warn!(error = chain(&error), "cannot look for cells that were left");
             tokio::time::sleep(AGAIN).await;
         }
-        match self.store.recover(now()).await {
-            Ok(settled) => settled.iter().for_each(|(run, state)| {
-                tracing::info!(%run, %state, "settled after an interruption");
-                if state.is_final() {
-                    self.events.over(*run);
-                }
-            }),
-            Err(error) => tracing::error!(error = chain(&error), "cannot settle runs"),
+        for (run, state) in self.settle().await {
+            tracing::info!(%run, %state, "settled after an interruption");
+            if state.is_final() {
+                self.events.over(run);
+            }
         }
         self.ended.send_replace(());
+    }
+
+    /// A run that is not settled holds up its conversation, and counts as one that has a cell.
+    async fn settle(&self) -> Vec<(RunId, RunState)> {
+        loop {
+            let error = match self.store.recover(now()).await {
+                Ok(settled) => return settled,
+                Err(error) => error,
+            };
+            tracing::error!(error = chain(&error), "cannot settle runs");
+            // What does not read back now will not do so later; other runs can be answered.
+            if matches!(error, Error::Closed | Error::Row { .. }) {
+                return Vec::new();
+            }
+            tokio::time::sleep(AGAIN).await;
+        }
     }
 
     /// Writes the outcome, what it cost and the conversation's head in one transaction, and tells
@@ -104,6 +118,16 @@ impl Assistant {
         while let Err(error) = cell.end().await {
             let error = chain(&error);
             tracing::error!(container = cell.id(), error, "a container cannot be removed");
+            tokio::time::sleep(AGAIN).await;
+        }
+    }
+
+    /// The same where Podman was asked for a container and did not say that it made one: it may
+    /// have died, or its answer may have been lost.
+    pub(super) async fn end_unknown(&self, run: RunId) {
+        while let Err(error) = self.cells.remove_of(run).await {
+            let error = chain(&error);
+            tracing::warn!(%run, error, "cannot look for a container that may have been made");
             tokio::time::sleep(AGAIN).await;
         }
     }

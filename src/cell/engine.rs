@@ -78,6 +78,14 @@ impl Engine {
         self.api.containers().get(id).init().await.map_err(during("init the container"))
     }
 
+    /// Has Podman find out what there is of a container: whatever it answers, it has.
+    async fn find_out(&self, id: &str) -> Result<(), EngineError> {
+        match self.api.containers().get(id).init().await {
+            Ok(()) | Err(ApiError::Fault { .. }) => Ok(()),
+            Err(error) => Err(during("init the container")(error)),
+        }
+    }
+
     /// Starts an initialised container.
     ///
     /// # Errors
@@ -142,9 +150,28 @@ impl Engine {
     /// # Errors
     /// The last attempt's.
     pub async fn remove(&self, id: &str, within: Duration) -> Result<(), EngineError> {
+        self.insist(id, within, false).await
+    }
+
+    /// Removes a container that may have been started halfway, and sees it absent.
+    ///
+    /// A Podman that dies between the runtime's work and its own record of it takes the container
+    /// for one that never began, and would leave its processes behind. Asked to init it once more,
+    /// it is told by the runtime what is there, and has that deleted.
+    ///
+    /// # Errors
+    /// The last attempt's.
+    pub async fn remove_unknown(&self, id: &str, within: Duration) -> Result<(), EngineError> {
+        self.insist(id, within, true).await
+    }
+
+    async fn insist(&self, id: &str, within: Duration, unknown: bool) -> Result<(), EngineError> {
         let deadline = tokio::time::Instant::now() + within;
         loop {
             let attempt = async {
+                if unknown {
+                    self.find_out(id).await?;
+                }
                 self.delete(id).await?;
                 self.exists(id).await
             };

@@ -17,6 +17,7 @@ pub mod start;
 pub mod stream_json;
 
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use noclaw_cell::LAUNCHER;
 use noclaw_cell::job::Job;
@@ -24,7 +25,7 @@ use noclaw_cell::job::Job;
 use self::door::{Door, Model};
 use self::engine::{Engine, EngineError};
 use self::podman::{Create, LogConfiguration, Mount, Namespace, Podman, PodmanError, RLimit};
-use crate::core::ids::InstanceId;
+use crate::core::ids::{InstanceId, RunId};
 use crate::core::limits::{CELL_END, CELL_FSIZE, CELL_NOFILE, CELL_START};
 use crate::core::plan::{CPU_PERIOD, CellPlan, Controller};
 
@@ -68,6 +69,8 @@ pub struct Cells {
 pub struct Cell {
     id: String,
     cells: Cells,
+    // Podman was asked to start it and has not said that it did.
+    starting: AtomicBool,
 }
 
 impl Cells {
@@ -89,17 +92,18 @@ impl Cells {
     /// Creates the container of a plan. Nothing of it runs yet.
     ///
     /// # Errors
-    /// Podman's.
+    /// Podman's. It may have made the container all the same: see [`Cells::remove_of`].
     pub async fn create(&self, plan: &CellPlan) -> Result<Cell, CellError> {
-        let request = request(plan);
-        match within("create a container", self.podman.create(&request)).await {
-            Ok(id) => Ok(Cell { id, cells: self.clone() }),
-            Err(error) => {
-                // Podman may have made it all the same, only too late.
-                self.remove_labelled(LABEL_RUN, &plan.run.to_string()).await.ok();
-                Err(error)
-            }
-        }
+        let id = within("create a container", self.podman.create(&request(plan))).await?;
+        Ok(self.cell(id))
+    }
+
+    /// Removes the containers of a run, whose ids nobody need know, and sees them absent.
+    ///
+    /// # Errors
+    /// Podman's; some may have been removed then.
+    pub async fn remove_of(&self, run: RunId) -> Result<usize, EngineError> {
+        self.remove_labelled(LABEL_RUN, &run.to_string()).await
     }
 
     /// Runs a program in a container as confined as a cell, without any mount of the host's, and
@@ -110,7 +114,7 @@ impl Cells {
     pub async fn try_out(&self, image: &str, program: &[&str]) -> Result<i64, CellError> {
         let request = Create { entrypoint: program, ..base(image) };
         let id = within("create a container", self.podman.create(&request)).await?;
-        let cell = Cell { id, cells: self.clone() };
+        let cell = self.cell(id);
         let run = async {
             within("start the container", self.engine.start(&cell.id)).await?;
             within("run to its end", self.podman.wait(&cell.id)).await
@@ -131,9 +135,13 @@ impl Cells {
     async fn remove_labelled(&self, label: &str, value: &str) -> Result<usize, EngineError> {
         let left = self.engine.list(label, value).await?;
         for id in &left {
-            self.engine.remove(id, CELL_END).await?;
+            self.engine.remove_unknown(id, CELL_END).await?;
         }
         Ok(left.len())
+    }
+
+    fn cell(&self, id: String) -> Cell {
+        Cell { id, cells: self.clone(), starting: AtomicBool::new(false) }
     }
 }
 
@@ -149,10 +157,12 @@ impl Cell {
     /// Podman's; the cell is still to be ended.
     pub async fn open(&self, job: &Job, model: Model) -> Result<Door, CellError> {
         let Cells { podman, engine } = &self.cells;
+        self.starting.store(true, Ordering::Relaxed);
         within("init the container", engine.init(&self.id)).await?;
         let streams = within("attach to the container", podman.attach(&self.id)).await?;
         let door = Door::open(streams, job, model);
         within("start the container", engine.start(&self.id)).await?;
+        self.starting.store(false, Ordering::Relaxed);
         tracing::debug!("the container has started");
         Ok(door)
     }
@@ -162,7 +172,11 @@ impl Cell {
     /// # Errors
     /// Podman's; the container is found again by its label when the service starts.
     pub async fn end(&self) -> Result<(), EngineError> {
-        self.cells.engine.remove(&self.id, CELL_END).await
+        let engine = &self.cells.engine;
+        match self.starting.load(Ordering::Relaxed) {
+            true => engine.remove_unknown(&self.id, CELL_END).await,
+            false => engine.remove(&self.id, CELL_END).await,
+        }
     }
 }
 

@@ -310,7 +310,8 @@ impl Answer {
     }
 }
 
-fn exchange(mut stream: impl Read + Write, bytes: &[u8]) -> Result<Answer> {
+/// Sends these bytes and reads the answer to its end.
+pub fn exchange(mut stream: impl Read + Write, bytes: &[u8]) -> Result<Answer> {
     // A server that refuses early may close before it has read everything.
     stream.write_all(bytes).ok();
     let mut answer = Vec::new();

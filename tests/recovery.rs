@@ -1,0 +1,154 @@
+//! What must not be lost when a part fails at a bad moment: Podman between a request and its
+//! answer, the database at the start.
+
+#[path = "chaos/podman.rs"]
+mod podman;
+mod support;
+
+use std::fs;
+use std::io::{Read, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+
+use podman::{OwnPodman, inhabitants};
+use support::{House, Result, ground, until};
+
+/// A Podman that dies once, right after it has made a container and before it says so.
+struct Forgetful {
+    dir: tempfile::TempDir,
+    dead: Arc<AtomicBool>,
+}
+
+impl Forgetful {
+    fn start() -> Result<Self> {
+        let dir = tempfile::tempdir()?;
+        let listener = UnixListener::bind(dir.path().join("sock"))?;
+        let podman = PathBuf::from(ground("NOCLAW_PODMAN")?);
+        let dead = Arc::new(AtomicBool::new(false));
+        let (died, once) = (Arc::clone(&dead), Arc::new(AtomicBool::new(false)));
+        // It ends with the test's process.
+        thread::spawn(move || {
+            for client in listener.incoming().flatten() {
+                let (podman, died, once) = (podman.clone(), Arc::clone(&died), Arc::clone(&once));
+                thread::spawn(move || pass(client, &podman, &died, &once).ok());
+            }
+        });
+        Ok(Self { dir, dead })
+    }
+
+    fn socket(&self) -> String {
+        self.dir.path().join("sock").display().to_string()
+    }
+}
+
+fn pass(mut client: UnixStream, podman: &Path, dead: &AtomicBool, once: &AtomicBool) -> Result {
+    let mut upstream = UnixStream::connect(podman)?;
+    let mut piece = vec![0; 64 * 1024];
+    let mut answers = None;
+    loop {
+        let read = client.read(&mut piece)?;
+        let piece = piece.get(..read).unwrap_or_default();
+        if piece.is_empty() || dead.load(Ordering::SeqCst) {
+            return Ok(());
+        }
+        upstream.write_all(piece)?;
+        let creates = piece.starts_with(b"POST") && contains(piece, b"/containers/create");
+        if creates && !once.swap(true, Ordering::SeqCst) {
+            upstream.read_exact(&mut [0; 12])?;
+            dead.store(true, Ordering::SeqCst);
+            return Ok(());
+        }
+        if answers.is_none() {
+            let (mut from, mut to) = (upstream.try_clone()?, client.try_clone()?);
+            answers = Some(thread::spawn(move || std::io::copy(&mut from, &mut to)));
+        }
+    }
+}
+
+fn contains(bytes: &[u8], part: &[u8]) -> bool {
+    bytes.windows(part.len()).any(|window| window == part)
+}
+
+#[test]
+fn a_container_that_podman_made_and_did_not_tell_of_is_removed() -> Result {
+    let podman = Forgetful::start()?;
+    let mut house = House::closed(&podman.socket(), &["--model-api", "demo"])?;
+    house.open()?;
+    let run = house.run(&["hello"])?;
+    assert_eq!(run["status"], "failed", "{run}");
+    assert_eq!(house.containers()?.len(), 1, "the test needs a container that nobody knows of");
+    assert!(house.show(&run)?["gone_at"].is_null(), "it is not gone, and not told to be");
+    podman.dead.store(false, Ordering::SeqCst);
+    until("it is removed", || house.containers().ok().filter(Vec::is_empty))?;
+    until("and told to be", || house.show(&run).ok().filter(|run| run["gone_at"].is_string()))?;
+    assert_eq!(house.send(&["hello"])?, "You said: hello");
+    Ok(())
+}
+
+#[test]
+fn runs_are_settled_however_long_the_database_is_locked() -> Result {
+    let mut house = House::start(&[])?;
+    let run = house.post("/webhook?wait=0", r#"{"message":"!sleep 2"}"#)?.json()?;
+    until("it runs", || house.show(&run).ok().filter(|run| run["status"] == "running"))?;
+    house.kill()?;
+    // Another program holds the lock, as a backup may.
+    let mut other = Command::new("python3");
+    other.arg("-c").arg(
+        "import sqlite3, sys\nstore = sqlite3.connect(sys.argv[1], isolation_level=None)\n\
+         store.execute('BEGIN IMMEDIATE')\nsys.stdin.read()",
+    );
+    let mut other = other.arg(house.path("state/noclaw.db")).stdin(Stdio::piped()).spawn()?;
+    house.open()?;
+    until("runs cannot be settled", || {
+        house.logged().contains("cannot settle runs").then_some(())
+    })?;
+    drop(other.stdin.take());
+    other.wait()?;
+    let id = run["run"].as_str().ok_or("no run")?;
+    let run = house.get(&format!("/v1/runs/{id}?wait=30"))?.json()?;
+    assert_eq!(run["status"], "answered", "{run}");
+    Ok(())
+}
+
+/// An OCI runtime that, once it has created a container, has Podman killed before it is told.
+const RUNTIME: &str = r#"#!/bin/sh
+crun "$@"
+status=$?
+case " $* " in *" create "*)
+    if mkdir "${0%/*}/once" 2>/dev/null; then
+        for id; do :; done
+        echo "$id" >"${0%/*}/part"
+        mv "${0%/*}/part" "${0%/*}/created"
+        while [ -e "${0%/*}/created" ]; do sleep 0.01; done
+    fi
+esac
+exit $status
+"#;
+
+#[test]
+fn a_container_that_podman_began_and_forgot_leaves_no_process() -> Result {
+    let dir = tempfile::tempdir()?;
+    let runtime = dir.path().join("crun");
+    fs::write(&runtime, RUNTIME)?;
+    fs::set_permissions(&runtime, fs::Permissions::from_mode(0o755))?;
+    let mut podman = OwnPodman::start(&["--runtime", &runtime.display().to_string()])?;
+    let mut house = House::closed(&podman.socket(), &["--model-api", "demo"])?;
+    house.open()?;
+    let run = house.post("/webhook?wait=0", r#"{"message":"hello"}"#)?.json()?;
+    let created = dir.path().join("created");
+    until("a container is created", || created.exists().then_some(()))?;
+    // Podman itself cannot be asked for it: the container is locked.
+    let containers = [fs::read_to_string(&created)?.trim().to_owned()];
+    podman.kill()?;
+    fs::remove_file(&created)?;
+    assert!(!inhabitants(&containers).is_empty(), "the test needs processes that nobody knows of");
+    podman.open()?;
+    until("the run is over", || house.show(&run).ok().filter(|run| run["gone_at"].is_string()))?;
+    let none = until("no process is left", || inhabitants(&containers).is_empty().then_some(()));
+    none.map_err(|error| format!("{error}: {:?}", inhabitants(&containers)).into())
+}
