@@ -122,7 +122,7 @@ impl Assistant {
         points::reached("user_moved").await;
         let rows = self.store.remove_user(&aside.user, aside.created_at).await;
         if rows.is_err()
-            && let Err(error) = self.settle(&aside).await
+            && let Err(error) = self.settle_removal(&aside).await
         {
             tracing::error!(user = %aside.user, error = chain(&error), "cannot undo a removal");
         }
@@ -131,7 +131,7 @@ impl Assistant {
         let rows = rows?;
         points::reached("user_rows_removed").await;
         tracing::info!(user = %aside.user, "a user was removed");
-        self.settle(&aside).await?;
+        self.settle_removal(&aside).await?;
         Ok(Removed { rows, files })
     }
 
@@ -171,7 +171,7 @@ impl Assistant {
             Vec::new()
         });
         for aside in left {
-            match self.settle(&aside).await {
+            match self.settle_removal(&aside).await {
                 Ok(()) => tracing::info!(user = %aside.user, "settled an interrupted removal"),
                 Err(error) => {
                     let error = chain(&error);
@@ -182,7 +182,7 @@ impl Assistant {
     }
 
     /// The rows decide: while this very user has one, its folder is moved back, else deleted.
-    async fn settle(&self, aside: &Aside) -> Result<(), PeopleError> {
+    async fn settle_removal(&self, aside: &Aside) -> Result<(), PeopleError> {
         let row = self.store.user(&aside.user).await?;
         if row.is_some_and(|row| row.created_at == aside.created_at) {
             return Ok(self.state.put_back(aside)?);
