@@ -1,9 +1,9 @@
 //! The story: a message is accepted, its run is claimed in turn, a cell is made, the agent answers,
 //! the outcome is written, the cell is gone. Everything else in NoClaw serves this page.
 //!
-//! What can go wrong on the way is a [`Trouble`], and each has an [`Outcome`]: a run that was
-//! claimed always ends in [`Assistant::finish`], and its container always in `Cell::end`. What
-//! follows what is decided in `core/run.rs`.
+//! What can go wrong on the way is a [`Trouble`], and each has an outcome: a run that was claimed
+//! always ends in [`Assistant::finish`], and its container always in `Cell::end`. What follows what
+//! is decided in `core/run.rs`; at `points` a test may have the service stand still, or be killed.
 
 mod after;
 mod ask;
@@ -112,24 +112,21 @@ impl Assistant {
     /// One run, from its claim to its container's absence.
     async fn answer(self: Arc<Self>, current: Current) {
         points::reached("claimed").await;
-        let end = match self.make(&current).await {
+        let left = match self.make(&current).await {
             Ok((prepared, cell)) => {
                 let end = self.within_time(&current, &prepared, &cell).await;
                 // The reply does not wait for the container's removal.
-                let end = self.finish(&current, end).await;
+                let left = self.finish(&current, end).await;
                 self.end(&cell).await;
-                end
+                left
             }
             Err(trouble) => {
-                let asked = matches!(trouble, Trouble::Cell(_));
-                let end = self.finish(&current, End::Outcome(trouble.into())).await;
-                if asked {
-                    self.end_unknown(current.run.run).await;
-                }
-                end
+                let left = self.finish(&current, End::Outcome(trouble.into())).await;
+                self.end_unknown(current.run.run).await;
+                left
             }
         };
-        self.gone(&current, end).await;
+        self.gone(&current, left).await;
         self.let_go(current.run.run).await;
     }
 

@@ -19,8 +19,8 @@ mod ledger;
 mod life;
 #[path = "chaos/model.rs"]
 mod model;
-#[path = "chaos/podman.rs"]
-mod podman;
+#[path = "chaos/processes.rs"]
+mod processes;
 #[path = "chaos/random.rs"]
 mod random;
 #[path = "chaos/sender.rs"]
@@ -32,9 +32,9 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use deck::Deck;
 use life::{Figures, Life};
 use model::Model;
-use podman::OwnPodman;
 use random::Random;
 use support::Result;
+use support::podmans::OtherPodman;
 
 /// Rounds of `make test`.
 const ROUNDS: u64 = 30;
@@ -61,7 +61,7 @@ fn whatever_is_killed_every_message_has_one_run_with_one_end() -> Result {
     println!("chaos: {rounds} rounds, seed {seed}");
     let (mut random, mut deck, mut figures) = (Random::new(seed), Deck::default(), Figures::new());
     let start = Instant::now();
-    let mut podman = OwnPodman::start(&[])?;
+    let mut podman = OtherPodman::beside()?;
     let model = Model::start()?;
     let mut next = 0;
     while next < rounds {

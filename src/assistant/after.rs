@@ -122,8 +122,9 @@ impl Assistant {
         }
     }
 
-    /// The same where Podman was asked for a container and did not say that it made one: it may
-    /// have died, or its answer may have been lost.
+    /// The same where no container is known. Podman may have made one all the same: it may have
+    /// died, or its answer may have been lost. While it is away this run keeps its place among the
+    /// cells, so that messages which wait do not fail one after the other.
     pub(super) async fn end_unknown(&self, run: RunId) {
         while let Err(error) = self.cells.remove_of(run).await {
             let error = chain(&error);

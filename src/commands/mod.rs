@@ -168,7 +168,7 @@ fn print(text: impl std::fmt::Display) {
     print_part(&format!("{text}\n"));
 }
 
-/// Writes a part of a text to standard output, as [`print`] does a whole one.
+/// Writes a part of a text to standard output, as [`print()`] does a whole one.
 fn print_part(text: &str) {
     use std::io::{IsTerminal, Write};
     let mut out = std::io::stdout().lock();

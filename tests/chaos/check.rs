@@ -6,7 +6,7 @@ use std::fs;
 use serde_json::Value;
 
 use super::ledger::{Book, Ended, Ledger, Sent};
-use super::podman::inhabitants;
+use super::processes::inhabitants;
 use super::sender::accepted;
 use super::support::{House, Result, until};
 

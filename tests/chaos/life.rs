@@ -13,9 +13,10 @@ use super::check;
 use super::deck::Card;
 use super::ledger::Ledger;
 use super::model::Model;
-use super::podman::{OwnPodman, processes};
+use super::processes::processes;
 use super::random::Random;
 use super::sender::Sender;
+use super::support::podmans::OtherPodman;
 use super::support::{House, Result, until};
 
 const SENDERS: usize = 3;
@@ -69,7 +70,7 @@ pub struct Life<'a> {
 }
 
 impl<'a> Life<'a> {
-    pub fn begin(podman: &OwnPodman, model: &'a Model) -> Result<Self> {
+    pub fn begin(podman: &OtherPodman, model: &'a Model) -> Result<Self> {
         let many = ["--rate", "1000000", "--burst", "1000000", "--queue-per-user", "1000"];
         let mut house = House::closed(&podman.socket(), &many)?;
         let key = house.path("key");
@@ -96,7 +97,7 @@ impl<'a> Life<'a> {
         round: u64,
         card: Card,
         random: &mut Random,
-        podman: &mut OwnPodman,
+        podman: &mut OtherPodman,
         last: bool,
     ) -> Result {
         self.prepare(card, random)?;
@@ -134,7 +135,7 @@ impl<'a> Life<'a> {
         }
     }
 
-    fn befall(&mut self, card: Card, random: &mut Random, podman: &mut OwnPodman) -> Result {
+    fn befall(&mut self, card: Card, random: &mut Random, podman: &mut OtherPodman) -> Result {
         match card {
             Card::Peace => Ok(()),
             Card::Kill => {

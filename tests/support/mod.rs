@@ -212,10 +212,15 @@ impl House {
 
     /// The ids of this house's containers, running or not, as its own Podman tells them.
     pub fn containers(&self) -> Result<Vec<String>> {
+        self.containers_at(&self.podman)
+    }
+
+    /// The same, asked at another socket: that of the house may be a test's own.
+    pub fn containers_at(&self, podman: &str) -> Result<Vec<String>> {
         let instance = fs::read_to_string(self.path("state/instance"))?;
         let label = format!("label=io.noclaw.instance={instance}");
         let list = ["ps", "--all", "--quiet", "--no-trunc", "--filter", &label];
-        let output = podman_at(&self.podman, &list)?;
+        let output = podman_at(podman, &list)?;
         Ok(output.lines().map(str::to_owned).collect())
     }
 

@@ -30,6 +30,7 @@ pub struct OtherPodman {
     child: Option<Child>,
     dir: tempfile::TempDir,
     storage: Vec<String>,
+    own: bool,
 }
 
 impl OtherPodman {
@@ -41,6 +42,11 @@ impl OtherPodman {
     /// A second service on the ground's storage.
     pub fn beside() -> Result<Self> {
         Self::with_storage(&[], false)
+    }
+
+    /// The same with another OCI runtime.
+    pub fn with_runtime(runtime: &str) -> Result<Self> {
+        Self::with_storage(&["--runtime", runtime], false)
     }
 
     /// A service with storage of its own and a small image that has this program as its agent.
@@ -101,12 +107,13 @@ impl OtherPodman {
                 storage.extend([option.to_owned(), dir.path().join(name).display().to_string()]);
             }
         }
-        let mut podman = Self { child: None, dir, storage };
+        let mut podman = Self { child: None, dir, storage, own };
         podman.open()?;
         Ok(podman)
     }
 
-    fn open(&mut self) -> Result {
+    /// Starts the service.
+    pub fn open(&mut self) -> Result {
         let socket = self.socket();
         fs::remove_file(&socket).ok();
         let mut command = Command::new("podman");
@@ -142,7 +149,8 @@ impl OtherPodman {
         Ok(Down(self))
     }
 
-    fn kill(&mut self) -> Result {
+    /// `kill -9`.
+    pub fn kill(&mut self) -> Result {
         self.signal(Signal::SIGKILL)?;
         if let Some(mut child) = self.child.take() {
             child.wait()?;
@@ -153,7 +161,7 @@ impl OtherPodman {
 
 impl Drop for OtherPodman {
     fn drop(&mut self) {
-        if !self.storage.is_empty() {
+        if self.own {
             // What a test that failed has left.
             podman_at(&self.socket(), &["rm", "--all", "--force", "--time", "0"]).ok();
         }
