@@ -17,7 +17,7 @@ use std::thread;
 
 use processes::inhabitants;
 use support::podmans::OtherPodman;
-use support::{House, Result, ground, until};
+use support::{House, Result, ground, podman, until};
 
 /// A Podman that dies once, right after it has made a container and before it says so.
 struct Forgetful {
@@ -114,6 +114,25 @@ fn runs_are_settled_however_long_the_database_is_locked() -> Result {
     let id = run["run"].as_str().ok_or("no run")?;
     let run = house.get(&format!("/v1/runs/{id}?wait=30"))?.json()?;
     assert_eq!(run["status"], "answered", "{run}");
+    Ok(())
+}
+
+#[test]
+fn a_container_that_comes_after_the_start_is_removed_and_no_other() -> Result {
+    let house = House::start(&[])?;
+    let run = house.post("/webhook?wait=0", r#"{"message":"!sleep 35"}"#)?.json()?;
+    let instance = fs::read_to_string(house.path("state/instance"))?;
+    let instance = format!("io.noclaw.instance={instance}");
+    let late = "io.noclaw.run=01a00000-0000-7000-8000-000000000000";
+    let create = ["create", "--network=none", "--label", &instance, "--label", late];
+    let stray = podman(&[&create[..], &["localhost/noclaw-agent:latest", "true"]].concat())?;
+    until("the stray is removed", || {
+        let left = house.containers().ok()?;
+        (!left.iter().any(|id| id == stray.trim())).then_some(())
+    })?;
+    assert_eq!(house.containers()?.len(), 1, "the one that works stays");
+    let path = format!("/v1/runs/{}?wait=50", run["run"].as_str().ok_or("no run")?);
+    assert_eq!(house.get(&path)?.json()?["status"], "answered");
     Ok(())
 }
 

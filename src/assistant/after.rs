@@ -12,7 +12,7 @@ use super::events::Event;
 use super::trouble::End;
 use crate::cell::Cell;
 use crate::core::ids::RunId;
-use crate::core::limits::{BUDGET_NOTICE_PERCENT, DETAILS_KEPT_DAYS};
+use crate::core::limits::{BUDGET_NOTICE_PERCENT, DETAILS_KEPT_DAYS, STRAYS_AFTER};
 use crate::core::problem::chain;
 use crate::core::run::RunState;
 use crate::host::machine::now;
@@ -51,6 +51,24 @@ impl Assistant {
             }
         }
         self.ended.send_replace(());
+    }
+
+    /// Looks once more for containers of before: Podman may have been making one when the service
+    /// died, and have come to its end after [`Assistant::recover`] looked. It never returns.
+    pub async fn look_again(&self) {
+        tokio::time::sleep(STRAYS_AFTER).await;
+        let runs = self.cells.runs_of(self.state.instance()).await.unwrap_or_else(|error| {
+            tracing::warn!(error = chain(&error), "cannot look for cells again");
+            Vec::new()
+        });
+        for run in runs {
+            // A run is known before its container is made.
+            if !self.running.lock().await.contains_key(&run) {
+                tracing::warn!(%run, "a container came after the last start");
+                self.end_unknown(run).await;
+            }
+        }
+        std::future::pending().await
     }
 
     /// A run that is not settled holds up its conversation, and counts as one that has a cell.

@@ -1,9 +1,11 @@
 //! What podman-api does for us: ping, info, list, init, start, delete.
 
+use std::collections::HashMap;
 use std::path::Path;
 use std::time::Duration;
 
 use podman_api::Error as ApiError;
+use podman_api::models::ListContainer;
 use podman_api::opts::{ContainerDeleteOpts, ContainerListFilter, ContainerListOpts, ImageTagOpts};
 use podman_api::{ApiVersion, Podman as Api};
 
@@ -35,6 +37,15 @@ pub struct Info {
 #[derive(Debug, Clone)]
 pub struct Engine {
     api: Api,
+}
+
+/// A container, as it is listed.
+#[derive(Debug)]
+pub struct Listed {
+    /// Its id.
+    pub id: String,
+    /// Its labels.
+    pub labels: HashMap<String, String>,
 }
 
 impl Engine {
@@ -126,15 +137,18 @@ impl Engine {
         self.api.images().get(name).untag(&opts).await.map_err(during("take a name away"))
     }
 
-    /// The ids of all containers with a label, running or not.
+    /// All containers with a label, running or not.
     ///
     /// # Errors
     /// Podman's.
-    pub async fn list(&self, label: &str, value: &str) -> Result<Vec<String>, EngineError> {
+    pub async fn list(&self, label: &str, value: &str) -> Result<Vec<Listed>, EngineError> {
         let label = ContainerListFilter::LabelKeyVal(label.to_owned(), value.to_owned());
         let opts = ContainerListOpts::builder().all(true).filter([label]).build();
         let found = self.api.containers().list(&opts).await.map_err(during("list containers"))?;
-        Ok(found.into_iter().filter_map(|container| container.id).collect())
+        let listed = |container: ListContainer| {
+            Some(Listed { id: container.id?, labels: container.labels.unwrap_or_default() })
+        };
+        Ok(found.into_iter().filter_map(listed).collect())
     }
 
     /// Whether a container exists.

@@ -23,7 +23,7 @@ use noclaw_cell::LAUNCHER;
 use noclaw_cell::job::Job;
 
 use self::door::{Door, Model};
-use self::engine::{Engine, EngineError};
+use self::engine::{Engine, EngineError, Listed};
 use self::podman::{Create, LogConfiguration, Mount, Namespace, Podman, PodmanError, RLimit};
 use crate::core::ids::{InstanceId, RunId};
 use crate::core::limits::{CELL_END, CELL_FSIZE, CELL_NOFILE, CELL_START};
@@ -134,10 +134,20 @@ impl Cells {
 
     async fn remove_labelled(&self, label: &str, value: &str) -> Result<usize, EngineError> {
         let left = self.engine.list(label, value).await?;
-        for id in &left {
-            self.engine.remove_unknown(id, CELL_END).await?;
+        for container in &left {
+            self.engine.remove_unknown(&container.id, CELL_END).await?;
         }
         Ok(left.len())
+    }
+
+    /// The runs that an instance has containers of, as their labels say.
+    ///
+    /// # Errors
+    /// Podman's.
+    pub async fn runs_of(&self, instance: &InstanceId) -> Result<Vec<RunId>, EngineError> {
+        let all = self.engine.list(LABEL_INSTANCE, instance.as_str()).await?;
+        let run = |container: &Listed| container.labels.get(LABEL_RUN)?.parse().ok();
+        Ok(all.iter().filter_map(run).collect())
     }
 
     fn cell(&self, id: String) -> Cell {

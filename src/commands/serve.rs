@@ -175,6 +175,7 @@ async fn serve(args: Args) -> Ended {
             tokio::select! {
                 () = Arc::clone(&assistant).work() => {}
                 () = assistant.forget() => {}
+                () = assistant.look_again() => {}
             }
         }
     });

@@ -109,6 +109,9 @@ pub const REPLY_BYTES: usize = MIB;
 
 /// Create, init, attach and start of a container; Podman normally takes 40 ms.
 pub const CELL_START: Duration = Duration::from_secs(60);
+/// From the start of the service to its second look for containers of before: by then Podman has
+/// made what it was making.
+pub const STRAYS_AFTER: Duration = Duration::from_secs(30);
 /// From the start of the cell to its preflight; normally 10 ms.
 pub const PREFLIGHT_TIME: Duration = Duration::from_secs(20);
 /// From go to the agent's answer to `initialize`; normally 200 ms.
