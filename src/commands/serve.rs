@@ -165,25 +165,25 @@ async fn serve(args: Args) -> Ended {
         tracing::warn!(hint, "not ready to answer yet: {problem}");
     }
 
-    let worker = tokio::spawn({
-        let assistant = Arc::clone(&assistant);
-        async move {
-            tokio::select! {
-                () = assistant.stop.cancelled() => return,
-                () = assistant.recover() => {}
-            }
-            tokio::select! {
-                () = Arc::clone(&assistant).work() => {}
-                () = assistant.forget() => {}
-                () = assistant.look_again() => {}
-            }
-        }
-    });
+    let worker = tokio::spawn(work(Arc::clone(&assistant)));
     signals.next().await;
     stop.cancel();
     wind_down(&args, &assistant, worker, &connections, signals).await;
     store.close().await;
     Ok(ExitStatus::Ok)
+}
+
+/// Settles what was left, then answers until the service stops.
+async fn work(assistant: Arc<Assistant>) {
+    tokio::select! {
+        () = assistant.stop.cancelled() => return,
+        () = assistant.recover() => {}
+    }
+    tokio::select! {
+        () = Arc::clone(&assistant).work() => {}
+        () = assistant.forget() => {}
+        () = assistant.look_again() => {}
+    }
 }
 
 /// SIGTERM and SIGINT, caught from the moment this is made.
