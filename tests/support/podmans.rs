@@ -4,6 +4,7 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 
 use nix::sys::signal::{Signal, kill};
@@ -118,10 +119,15 @@ impl OtherPodman {
         fs::remove_file(&socket).ok();
         let mut command = Command::new("podman");
         command.args(&self.storage).args(["system", "service", "--time=0"]);
-        command.arg(format!("unix://{socket}")).stdin(Stdio::null()).stderr(Stdio::null());
+        let log = fs::File::options().create(true).append(true).open(self.log())?;
+        command.arg(format!("unix://{socket}")).stdin(Stdio::null()).stderr(log);
         self.child = Some(command.spawn()?);
         until("the other Podman listens", || UnixStream::connect(&socket).ok())?;
         Ok(())
+    }
+
+    fn log(&self) -> PathBuf {
+        self.dir.path().join("log")
     }
 
     pub fn socket(&self) -> String {
@@ -161,6 +167,10 @@ impl OtherPodman {
 
 impl Drop for OtherPodman {
     fn drop(&mut self) {
+        if std::thread::panicking() {
+            let log = fs::read_to_string(self.log()).unwrap_or_default();
+            eprintln!("--- log of the other Podman\n{log}");
+        }
         if self.own {
             // What a test that failed has left.
             podman_at(&self.socket(), &["rm", "--all", "--force", "--time", "0"]).ok();
