@@ -127,7 +127,6 @@ impl Assistant {
             }
         };
         self.gone(&current, left).await;
-        self.let_go(current.run.run).await;
     }
 
     /// Makes the cell that the run needs.

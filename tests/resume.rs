@@ -95,6 +95,32 @@ fn a_transcript_that_is_lost_or_refused_begins_anew_and_the_reply_says_so() -> R
 }
 
 #[test]
+fn a_run_that_begins_anew_can_be_cancelled() -> Result {
+    let house = House::start(&["--burst", "100", "--max-cells", "4"])?;
+    house.send(&["first"])?;
+    fs::write(transcript(&house)?, "no transcript at all\n")?;
+    let busy = house.post("/webhook?wait=0", r#"{"message":"!sleep 60"}"#)?.json()?;
+    // Others keep the service looking for what it may claim.
+    std::thread::scope(|scope| {
+        for user in ["ada", "bob"] {
+            let house = &house;
+            scope.spawn(move || (0..3).try_for_each(|_| house.send(&["-u", user, "hi"]).map(drop)));
+        }
+        until("its second attempt runs", || {
+            let run = house.show(&busy).ok()?;
+            (run["status"] == "running" && run["attempts"] == 2).then_some(())
+        })?;
+        let run = busy["run"].as_str().ok_or("no run")?;
+        let output = house.noclaw(&["run", "cancel", "--json", run]).output()?;
+        assert_eq!(output.status.code(), Some(0), "{}", support::told(&output));
+        Ok::<_, support::Error>(())
+    })?;
+    let cancelled = house.show(&busy)?;
+    assert_eq!(cancelled["status"], "cancelled", "{cancelled}");
+    Ok(())
+}
+
+#[test]
 fn new_instructions_reach_the_next_message_of_a_conversation() -> Result {
     let house = House::start(&[])?;
     house.send(&["first"])?;

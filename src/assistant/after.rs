@@ -157,28 +157,45 @@ impl Assistant {
         let run = &current.run;
         points::reached("gone").await;
         let Left::Transcript(head) = left else {
-            tracing::warn!(run = %run.run, "the agent refused the conversation's transcript");
-            let again = || self.store.again(run.run, now());
-            self.insist("that a run begins anew", again).await;
-            return self.tell_again(current).await;
+            return self.begin_again(current).await;
         };
         if let Err(error) = self.tidy(run, head.as_deref()) {
             tracing::error!(run = %run.run, error = chain(&error), "cannot tidy");
         }
         self.insist("a container's absence", || self.store.gone(run.run, now())).await;
+        self.running.lock().await.remove(&run.run);
+        self.wake.notify_one();
     }
 
-    /// Tells where a run stands that was to wait again: it may have been cancelled instead.
-    async fn tell_again(&self, current: &Current) {
+    /// Has a run wait again whose agent refused the conversation's transcript. It is let go before
+    /// it can be claimed anew: the next attempt has a word of its own to be cancelled by.
+    async fn begin_again(&self, current: &Current) {
         let run = current.run.run;
-        let record = self.store.run(run).await.ok().flatten();
-        if record.is_some_and(|record| record.status().is_final()) {
-            self.ended.send_replace(());
-            self.events.over(run);
-        } else {
-            let status = RunState::Queued;
-            current.log.tell(Event::State { status, attempts: current.run.attempts });
+        tracing::warn!(%run, "the agent refused the conversation's transcript");
+        loop {
+            let mut running = self.running.lock().await;
+            let error = match self.store.again(run, now()).await {
+                Ok(state) => {
+                    running.remove(&run);
+                    if state.is_final() {
+                        self.ended.send_replace(());
+                        self.events.over(run);
+                    } else {
+                        let attempts = current.run.attempts;
+                        current.log.tell(Event::State { status: state, attempts });
+                    }
+                    break;
+                }
+                Err(error) => error,
+            };
+            tracing::error!(error = chain(&error), "cannot write that a run begins anew");
+            if is_hopeless(&error) {
+                break;
+            }
+            drop(running);
+            tokio::time::sleep(AGAIN).await;
         }
+        self.wake.notify_one();
     }
 
     /// Removes from a conversation's transcripts all but one session's, and says whether that is
@@ -208,11 +225,15 @@ impl Assistant {
     {
         while let Err(error) = write().await {
             tracing::error!(error = chain(&error), "cannot write {what}");
-            // These say that trying again is of no use: the next start settles the run.
-            if matches!(error, Error::Closed | Error::Impossible { .. } | Error::NoSuchRun { .. }) {
+            if is_hopeless(&error) {
                 return;
             }
             tokio::time::sleep(AGAIN).await;
         }
     }
+}
+
+/// Whether trying again is of no use: the next start settles the run.
+const fn is_hopeless(error: &Error) -> bool {
+    matches!(error, Error::Closed | Error::Impossible { .. } | Error::NoSuchRun { .. })
 }

@@ -75,12 +75,6 @@ impl Assistant {
         let leash = Leash { cancel, most, start: Instant::now(), heard: AtomicBool::new(false) };
         Current { model: self.model(&run, &watch), run, log, watch, leash }
     }
-
-    /// The run is no longer being answered.
-    pub(super) async fn let_go(&self, run: RunId) {
-        self.running.lock().await.remove(&run);
-        self.wake.notify_one();
-    }
 }
 
 /// What may end a run from outside: its time, or somebody's word.

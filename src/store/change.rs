@@ -119,12 +119,13 @@ impl Store {
     }
 
     /// The agent refused the conversation's transcript: the run waits again, in its old place, to
-    /// begin anew. Its container must have been seen absent.
+    /// begin anew. Its container must have been seen absent. Returns where it stands now: cancelled,
+    /// if somebody asked for that meanwhile.
     ///
     /// # Errors
     /// See above.
-    pub async fn again(&self, run: RunId, now_ms: i64) -> Result<(), Error> {
-        self.change(run, What::Again { now_ms }).await
+    pub async fn again(&self, run: RunId, now_ms: i64) -> Result<RunState, Error> {
+        self.writer.carry_out(Again { run, now_ms }).await
     }
 
     /// Somebody wants it cancelled. `Stop` is kept, so that it also holds after a crash.
@@ -137,6 +138,28 @@ impl Store {
 
     async fn change(&self, run: RunId, what: What) -> Result<(), Error> {
         self.writer.carry_out(Change { run, what }).await
+    }
+}
+
+struct Again {
+    run: RunId,
+    now_ms: i64,
+}
+
+impl Operation for Again {
+    type Output = RunState;
+    type Error = Error;
+
+    async fn apply(&self, tx: &Tx) -> Result<RunState, Error> {
+        let run = Standing::of(tx, self.run).await?;
+        if run.is_to_be_cancelled() {
+            run.write(tx, run.cancelled(self.now_ms)?).await?;
+            return Ok(RunState::Cancelled);
+        }
+        let update = requeue(run.becomes(RunState::Queued)?)
+            .col_expr(runs::Column::Anew, Expr::value(memory_number(Memory::Refused)));
+        run.write(tx, update).await?;
+        Ok(RunState::Queued)
     }
 }
 
@@ -181,7 +204,6 @@ enum What {
     Spent { spending: Spending },
     Finish { ending: Ending, now_ms: i64 },
     Gone { now_ms: i64 },
-    Again { now_ms: i64 },
 }
 
 impl Operation for Change {
@@ -221,9 +243,6 @@ impl Operation for Change {
             What::Gone { now_ms } => {
                 run.becomes_outcome()?.col_expr(runs::Column::GoneAt, Expr::value(*now_ms))
             }
-            What::Again { now_ms } if run.is_to_be_cancelled() => run.cancelled(*now_ms)?,
-            What::Again { .. } => requeue(run.becomes(RunState::Queued)?)
-                .col_expr(runs::Column::Anew, Expr::value(memory_number(Memory::Refused))),
         };
         run.write(tx, update).await
     }

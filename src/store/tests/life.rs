@@ -103,7 +103,7 @@ async fn what_cannot_follow_is_an_error_and_changes_nothing() -> Checked {
     assert_impossible(store.container_made(id(1), "c").await, RunState::Queued);
     assert_impossible(store.spent(id(1), Spending::default()).await, RunState::Queued);
     assert_impossible(store.finish(id(1), ending.clone(), NOW).await, RunState::Queued);
-    assert_impossible(store.again(id(1), NOW).await, RunState::Queued);
+    assert_impossible(store.again(id(1), NOW).await.map(drop), RunState::Queued);
     assert_eq!(store.run(id(1)).await?, before);
 
     home.claim_number(1).await?;
@@ -114,7 +114,7 @@ async fn what_cannot_follow_is_an_error_and_changes_nothing() -> Checked {
     let before = store.run(id(1)).await?;
     assert_impossible(store.finish(id(1), failed(), NOW).await, RunState::Answered);
     assert_impossible(store.gone(id(1), NOW).await, RunState::Answered);
-    assert_impossible(store.again(id(1), NOW).await, RunState::Answered);
+    assert_impossible(store.again(id(1), NOW).await.map(drop), RunState::Answered);
     assert_eq!(store.run(id(1)).await?, before);
     Ok(())
 }

@@ -242,7 +242,7 @@ async fn end_something(home: &Home, world: &mut World, dice: &mut Dice) -> Check
     let at = usize::try_from(dice.roll(world.active.len() as u64))?;
     let run = world.active.swap_remove(at);
     match dice.roll(3) {
-        0 => home.store.again(run, NOW).await?,
+        0 => drop(home.store.again(run, NOW).await?),
         1 => {
             home.store.finish(run, failed(), NOW).await?;
             home.store.gone(run, NOW).await?;
