@@ -10,6 +10,7 @@ mod ask;
 mod current;
 pub mod events;
 mod listen;
+mod memory;
 pub mod people;
 mod prepare;
 pub mod ready;

@@ -17,7 +17,6 @@ use crate::core::problem::chain;
 use crate::core::run::RunState;
 use crate::host::machine::now;
 use crate::host::points;
-use crate::host::tree::{Tree, TreeError};
 use crate::store::change::{Ending, Head, Spending};
 use crate::store::claim::Claimed;
 use crate::store::error::Error;
@@ -25,8 +24,6 @@ use crate::store::error::Error;
 /// Between two attempts of what must not be lost.
 const AGAIN: Duration = Duration::from_secs(1);
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
-/// The agent names a project's folder after its working directory.
-const PROJECT: &str = "-workspace";
 
 /// What is left to be done when a run's container is gone.
 pub(super) enum Left {
@@ -98,8 +95,8 @@ impl Assistant {
         points::reached("result").await;
         let run = &current.run;
         let own = outcome.reply().map(|_| run.run.to_string());
-        let system = current.model.seen();
-        let new_head = own.clone().map(|session| Head { session, system });
+        let head = |session| Head { session, notes: current.notes.look() };
+        let new_head = own.clone().map(head);
         let meter = current.model.meter();
         let spending = Spending { usage: meter.usage(), cost_microusd: meter.spent() };
         self.notice_budget(run, meter.spent());
@@ -196,16 +193,6 @@ impl Assistant {
             tokio::time::sleep(AGAIN).await;
         }
         self.wake.notify_one();
-    }
-
-    /// Removes from a conversation's transcripts all but one session's, and says whether that is
-    /// there. What is not a transcript could act in the next run.
-    pub(super) fn tidy(&self, run: &Claimed, session: Option<&str>) -> Result<bool, TreeError> {
-        let tree = Tree::open(&self.state.transcripts_path(&run.user, run.conversation_id))?;
-        match session {
-            Some(session) => tree.keep_only(&[PROJECT, &format!("{session}.jsonl")]),
-            None => tree.keep_only(&[]),
-        }
     }
 
     /// Forgets what is not kept for ever, once a day. It never returns.

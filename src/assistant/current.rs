@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::Assistant;
 use super::events::{Event, Log};
+use super::memory::Notes;
 use super::trouble::Trouble;
 use crate::core::ids::RunId;
 use crate::core::limits::INTERRUPT_TIME;
@@ -40,6 +41,7 @@ impl Running {
 pub(super) struct Current {
     pub(super) run: Claimed,
     pub(super) model: RunGateway,
+    pub(super) notes: Notes,
     pub(super) log: Arc<Log>,
     pub(super) watch: Arc<Stopwatch>,
     pub(super) leash: Leash,
@@ -73,7 +75,8 @@ impl Assistant {
         let watch = Arc::new(Stopwatch::default());
         let most = self.settings.limits.run_timeout;
         let leash = Leash { cancel, most, start: Instant::now(), heard: AtomicBool::new(false) };
-        Current { model: self.model(&run, &watch), run, log, watch, leash }
+        let notes = self.notes(&run);
+        Current { model: self.model(&run, &watch, &notes), notes, run, log, watch, leash }
     }
 }
 

@@ -12,6 +12,7 @@ use serde_json::Value;
 
 use super::Assistant;
 use super::current::Stopwatch;
+use super::memory::Notes;
 use super::trouble::Trouble;
 use crate::cell::door::Model;
 use crate::cell::start::{Session, StartLine};
@@ -104,16 +105,18 @@ impl Prepared {
 
 impl Assistant {
     /// The run's way to the model, with what it may spend.
-    pub(super) fn model(&self, run: &Claimed, watch: &Arc<Stopwatch>) -> RunGateway {
+    pub(super) fn model(&self, run: &Claimed, watch: &Arc<Stopwatch>, notes: &Notes) -> RunGateway {
         let limits = &self.settings.limits;
         let allowance = limits
             .budget_per_run
             .min(limits.budget_per_user_day.saturating_sub(run.spent_today_user))
             .min(limits.budget_per_day.saturating_sub(run.spent_today_all));
-        let (store, id) = (self.store.clone(), run.run);
+        let (store, id, notes) = (self.store.clone(), run.run, notes.clone());
         let touched = move || -> std::pin::Pin<Box<dyn Future<Output = _> + Send>> {
-            let store = store.clone();
+            let (store, notes) = (store.clone(), notes.clone());
             Box::pin(async move {
+                // The last moment at which what is in the transcript can only be the agent's own.
+                notes.look();
                 store.touched(id, now()).await?;
                 points::reached("touched").await;
                 Ok(())
@@ -121,11 +124,8 @@ impl Assistant {
         };
         let watch = Arc::clone(watch);
         let first_byte = move |_| watch.mark(Step::FirstModelByte);
-        let hooks = Hooks {
-            known: run.head_system.clone(),
-            touched: Some(Box::new(touched)),
-            first_byte: Some(Box::new(first_byte)),
-        };
+        let hooks =
+            Hooks { touched: Some(Box::new(touched)), first_byte: Some(Box::new(first_byte)) };
         self.gateway.for_run(Meter::new(allowance), RunLimits::default(), hooks)
     }
 
@@ -137,7 +137,10 @@ impl Assistant {
         // Kept even where this run does not go on from it: if it fails, the next one does.
         let found = self.tidy(run, run.head.as_deref())?;
         let continues = run.memory == Memory::Conversation;
-        let head = run.head.as_deref().filter(|_| found && continues);
+        let head = match run.head.as_deref() {
+            Some(head) if found && continues && self.clean(run, head)? => Some(head),
+            _ => None,
+        };
 
         let zone = zone(run.time_zone.as_deref());
         let session = Session {
@@ -173,7 +176,8 @@ impl Assistant {
             resumes: head.is_some(),
             messages: run.messages.clone(),
             zone,
-            lost: run.memory == Memory::Refused || (continues && run.head.is_some() && !found),
+            lost: run.memory == Memory::Refused
+                || (continues && run.head.is_some() && head.is_none()),
         })
     }
 

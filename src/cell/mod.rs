@@ -15,6 +15,7 @@ pub mod image;
 pub mod podman;
 pub mod start;
 pub mod stream_json;
+pub mod transcript;
 
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};

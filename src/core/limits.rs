@@ -132,6 +132,8 @@ pub const AGENT_BYTES: usize = 512 * MIB;
 pub const AGENT_BROKEN_LINES: u32 = 100;
 /// What a run keeps of the cell's standard error: its last bytes.
 pub const STDERR_BYTES: usize = 8 * KIB;
+/// A conversation's transcript; a larger one counts as lost. It holds tools' results, with images.
+pub const TRANSCRIPT_BYTES: usize = 64 * MIB;
 /// A model request's body: a long conversation with images.
 pub const MODEL_BODY_BYTES: usize = 32 * MIB;
 /// Model requests of one run at the same time; the agent makes one or two, and each may hold a

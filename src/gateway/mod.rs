@@ -25,7 +25,6 @@ use hyper::{Request, Response};
 
 use self::error::{BoxError, ModelBody, ModelError};
 use self::key::ApiKey;
-use self::past::SystemText;
 use self::run::Run;
 use self::upstream::Upstream;
 use crate::core::limits::{
@@ -38,7 +37,6 @@ mod ask;
 pub mod demo;
 pub mod error;
 pub mod key;
-pub mod past;
 mod policy;
 mod run;
 mod scan;
@@ -88,11 +86,9 @@ impl Default for RunLimits {
 pub type Touched =
     Box<dyn Fn() -> Pin<Box<dyn Future<Output = Result<(), BoxError>> + Send>> + Send + Sync>;
 
-/// What the caller knows, and wants to know, while a run goes on.
+/// What the caller wants to know while a run goes on.
 #[derive(Default)]
 pub struct Hooks {
-    /// The system turns that the run's conversation is known to hold.
-    pub known: Vec<SystemText>,
     /// Completes before the first tool call of the run is passed on. Called once, and again only if
     /// it failed; a failure cuts the answer.
     pub touched: Option<Touched>,
@@ -142,11 +138,6 @@ impl RunGateway {
     /// What was used and spent so far.
     pub fn meter(&self) -> Meter {
         self.0.meter()
-    }
-
-    /// The system turns that the conversation holds now, as far as they are the agent's own.
-    pub fn seen(&self) -> Vec<SystemText> {
-        self.0.seen()
     }
 
     /// The last thing that went wrong; an answer that began well since then wipes it out.

@@ -13,7 +13,6 @@ use tokio::sync::{OnceCell, Semaphore};
 use super::answer::Tally;
 use super::ask::{self, Endpoint};
 use super::error::{self, BoxError, ModelBody, ModelError};
-use super::past::{Past, SystemText};
 use super::{Hooks, RunLimits, Shared, policy};
 use crate::core::money::{Meter, Usage};
 
@@ -22,7 +21,6 @@ pub(super) struct Run {
     pub(super) gateway: Arc<Shared>,
     limits: RunLimits,
     hooks: Hooks,
-    past: Past,
     meter: Mutex<Meter>,
     concurrent: Arc<Semaphore>,
     requests: AtomicU32,
@@ -33,14 +31,8 @@ pub(super) struct Run {
 }
 
 impl Run {
-    pub(super) fn new(
-        gateway: Arc<Shared>,
-        meter: Meter,
-        limits: RunLimits,
-        mut hooks: Hooks,
-    ) -> Self {
+    pub(super) fn new(gateway: Arc<Shared>, meter: Meter, limits: RunLimits, hooks: Hooks) -> Self {
         Self {
-            past: Past::new(std::mem::take(&mut hooks.known)),
             gateway,
             limits,
             hooks,
@@ -72,8 +64,6 @@ impl Run {
         let body = self.collect(body).await?;
         let (endpoint, path) = Endpoint::of(&head.method, &head.uri)?;
         let model = ask::model(&body, prices)?;
-        let body = self.past.admit(body, !self.is_touched());
-        let body = body.map_err(|error| bad_request(format!("no turns: {error}")))?;
         self.admit()?;
         let tally = Tally::open(Arc::clone(self), endpoint, model, body.len());
         let mut outgoing = Request::new(Full::new(body));
@@ -130,10 +120,6 @@ impl Run {
 
     pub(super) fn meter(&self) -> Meter {
         lock(&self.meter).clone()
-    }
-
-    pub(super) fn seen(&self) -> Vec<SystemText> {
-        self.past.seen()
     }
 
     pub(super) fn last_error(&self) -> Option<ModelError> {

@@ -8,7 +8,7 @@ pub mod count;
 
 use std::ffi::{CStr, CString};
 use std::fs::File;
-use std::io::Read;
+use std::io::{Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -117,6 +117,26 @@ impl Tree {
     pub fn remove(self) -> Result<(), TreeError> {
         self.keep_only(&[])?;
         std::fs::remove_dir(&self.path).map_err(|source| fail("remove", &self.path, source))
+    }
+
+    /// Puts a file with this text in the place of the file `name` in the directory `folder`. Nothing
+    /// may write to the tree meanwhile.
+    ///
+    /// # Errors
+    /// When it cannot be written; the old one is there then.
+    pub fn replace(&self, folder: &str, name: &str, text: &str) -> Result<(), TreeError> {
+        const ASIDE: &str = "noclaw.new";
+        let write = || {
+            let open = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+            let folder = beneath(&self.handle, folder, open)?;
+            unlinkat(&folder, ASIDE, UnlinkatFlags::NoRemoveDir).ok();
+            let new = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW;
+            let mode = Mode::S_IRUSR | Mode::S_IWUSR;
+            let file = openat(&folder, ASIDE, new | OFlag::O_CLOEXEC, mode)?;
+            File::from(file).write_all(text.as_bytes())?;
+            Ok(renameat(&folder, ASIDE, &folder, name)?)
+        };
+        write().map_err(|source: std::io::Error| fail("write", &self.path.join(folder), source))
     }
 
     /// Removes everything but the regular file `keep`, a path of directories and a file's name.

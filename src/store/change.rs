@@ -12,6 +12,8 @@
 //! | `again` | starting, running | queued; cancelled, if somebody asked for it meanwhile |
 //! | `cancel` | queued; starting, running | cancelled; asked for |
 
+use std::collections::BTreeSet;
+
 use sea_orm::sea_query::Expr;
 
 use super::Store;
@@ -39,8 +41,8 @@ pub struct Spending {
 pub struct Head {
     /// The agent's session.
     pub session: String,
-    /// The system turns in it that are the agent's own: what the gateway knows them by.
-    pub system: Vec<String>,
+    /// The notes in its transcript that are the agent's own.
+    pub notes: BTreeSet<String>,
 }
 
 /// How a run ended.

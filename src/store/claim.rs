@@ -4,6 +4,8 @@
 //! its conversation is not over, while its user has as many cells as one may have, and while all
 //! cells are taken. So the runs of one conversation are begun one after the other, in order.
 
+use std::collections::BTreeSet;
+
 use sea_orm::sea_query::Expr;
 use sea_orm::{
     ColumnTrait, EntityTrait, FromQueryResult, QueryFilter, QueryOrder, QuerySelect, raw_sql,
@@ -43,8 +45,8 @@ pub struct Claimed {
     pub conversation: ConversationName,
     /// The conversation's head; `None` before its first answer.
     pub head: Option<String>,
-    /// What the gateway knows the head's system turns by.
-    pub head_system: Vec<String>,
+    /// The notes in the head's transcript that are the agent's own.
+    pub head_notes: BTreeSet<String>,
     /// Whether it goes on from there.
     pub memory: Memory,
     /// The model that was asked for.
@@ -104,9 +106,9 @@ impl Operation for Claim {
         let spent = self.spent(tx, &row.user).await?;
         let messages = messages(tx, &row.id).await?;
         let memory = memory(row.anew)?;
-        let system = conversation.head_system.as_deref().unwrap_or("[]");
-        let system = serde_json::from_str(system);
-        let head_system = system.map_err(|_| invalid("conversations", "head_system"))?;
+        let notes = conversation.head_notes.as_deref().unwrap_or("[]");
+        let notes = serde_json::from_str(notes);
+        let head_notes = notes.map_err(|_| invalid("conversations", "head_notes"))?;
         let forked = conversation.head.clone().filter(|_| memory == Memory::Conversation);
         self.begin(tx, &row, forked).await?;
         Ok(Some(Claimed {
@@ -115,7 +117,7 @@ impl Operation for Claim {
             conversation_id: conversation.id,
             conversation: parse_conversation(&conversation.name)?,
             head: conversation.head,
-            head_system,
+            head_notes,
             memory,
             model: row.model,
             messages,

@@ -96,11 +96,11 @@ impl Standing {
     /// The next run of the conversation will continue this session.
     pub(super) async fn move_head(&self, tx: &Tx, head: Option<&Head>) -> Result<(), Error> {
         // Strings always serialize.
-        let system = head.map(|head| serde_json::to_string(&head.system).unwrap_or_default());
+        let notes = head.map(|head| serde_json::to_string(&head.notes).unwrap_or_default());
         let session = head.map(|head| head.session.as_str());
         let update = conversations::Entity::update_many()
             .col_expr(conversations::Column::Head, Expr::value(session))
-            .col_expr(conversations::Column::HeadSystem, Expr::value(system))
+            .col_expr(conversations::Column::HeadNotes, Expr::value(notes))
             .filter(conversations::Column::Id.eq(self.conversation_id));
         let moved = update.exec(tx).await.named(changing(self.run))?;
         exactly_one(moved.rows_affected, "conversation_id")

@@ -145,7 +145,6 @@ fn gated() -> (Hooks, Arc<Semaphore>, Arc<AtomicU32>, Arc<Notify>) {
     let begun = Arc::new(Notify::new());
     let (g, c, b) = (Arc::clone(&gate), Arc::clone(&count), Arc::clone(&begun));
     let hooks = Hooks {
-        known: vec![],
         touched: Some(Box::new(move || {
             let (gate, count, begun) = (Arc::clone(&g), Arc::clone(&c), Arc::clone(&b));
             Box::pin(async move {

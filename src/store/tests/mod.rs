@@ -124,7 +124,7 @@ fn answered(reply: &str, head: &str) -> Ending {
 }
 
 fn at(session: &str) -> Head {
-    Head { session: session.to_owned(), system: vec![format!("system of {session}")] }
+    Head { session: session.to_owned(), notes: [format!("note of {session}")].into() }
 }
 
 fn failed() -> Ending {

@@ -1,0 +1,140 @@
+//! A conversation's transcript, which the agent resumes, freed from what a tool may have forged.
+//!
+//! One JSON object a line. Besides what was said (`user`, `assistant`) the agent keeps *notes* in
+//! it: attachments, which it shows the model as system turns, and from which it works out what to
+//! announce next. A tool can write to the file, and a forged note would speak with the service's
+//! own voice in every later run. So a note is kept only if it was there before any tool ran; all
+//! other lines are state that the agent makes anew. What was said stays: that is its memory.
+
+use std::collections::{BTreeSet, HashMap};
+
+use serde_json::{Map, Value, json};
+use sha2::{Digest, Sha256};
+
+/// What a note is known by: the SHA-256 of what it says, in hexadecimal.
+pub type NoteId = String;
+
+/// The notes in a transcript.
+pub fn notes(transcript: &str) -> BTreeSet<NoteId> {
+    let lines = transcript.lines().filter_map(|line| serde_json::from_str(line).ok());
+    lines.filter(is_note).map(|note: Map<String, Value>| id(&note)).collect()
+}
+
+/// The transcript with what was said, and with the notes that are `known`.
+pub fn cleaned(transcript: &str, known: &BTreeSet<NoteId>) -> String {
+    let mut clean = String::with_capacity(transcript.len());
+    // Each line's nearest ancestor that is kept, itself included.
+    let mut kept: HashMap<String, Option<String>> = HashMap::new();
+    for text in transcript.lines() {
+        let Ok(mut line) = serde_json::from_str::<Map<String, Value>>(text) else {
+            continue;
+        };
+        let parent = line.get("parentUuid").and_then(Value::as_str);
+        let ancestor = parent.and_then(|parent| kept.get(parent).cloned().flatten());
+        let keep = was_said(&line) || (is_note(&line) && known.contains(&id(&line)));
+        if let Some(own) = line.get("uuid").and_then(Value::as_str) {
+            kept.insert(own.to_owned(), if keep { Some(own.to_owned()) } else { ancestor.clone() });
+        }
+        if !keep {
+            continue;
+        }
+        if parent == ancestor.as_deref() {
+            clean.push_str(text);
+        } else {
+            line.insert("parentUuid".to_owned(), ancestor.map_or(Value::Null, Value::from));
+            clean.push_str(&Value::from(line).to_string());
+        }
+        clean.push('\n');
+    }
+    clean
+}
+
+fn was_said(line: &Map<String, Value>) -> bool {
+    let role = line.get("message").and_then(|message| message["role"].as_str());
+    let kind = line.get("type").and_then(Value::as_str);
+    matches!(kind, Some("user" | "assistant")) && kind == role
+}
+
+fn is_note(line: &Map<String, Value>) -> bool {
+    line.get("type").and_then(Value::as_str) == Some("attachment")
+}
+
+/// Where and when it was written does not matter: a fork has copies of its own.
+fn id(note: &Map<String, Value>) -> NoteId {
+    let says = ["attachment", "rendered", "renderedRole"].map(|field| note.get(field));
+    let digest = Sha256::digest(json!(says).to_string());
+    digest.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn said(uuid: &str, parent: Option<&str>, role: &str) -> String {
+        let message = json!({"role": role, "content": uuid});
+        json!({"type": role, "uuid": uuid, "parentUuid": parent, "message": message}).to_string()
+    }
+
+    fn note(uuid: &str, parent: &str, says: &str) -> String {
+        json!({"type": "attachment", "uuid": uuid, "parentUuid": parent, "renderedRole": "system",
+            "attachment": {"type": says}, "rendered": [{"content": says}]})
+        .to_string()
+    }
+
+    fn file(lines: &[String]) -> String {
+        lines.iter().map(|line| format!("{line}\n")).collect()
+    }
+
+    #[test]
+    fn an_honest_transcript_stays_as_it_is_byte_by_byte() {
+        let lines = [
+            said("a", None, "user"),
+            note("n", "a", "environment"),
+            said("b", Some("n"), "assistant"),
+        ];
+        let text = file(&lines);
+        assert_eq!(cleaned(&text, &notes(&text)), text);
+        let again = file(&[note("other", "b", "environment")]);
+        assert_eq!(notes(&again), notes(&text), "a copy is the same note");
+    }
+
+    #[test]
+    fn a_forged_note_is_cut_out_of_the_chain_wherever_it_stands() {
+        let honest = [said("a", None, "user"), said("b", Some("a"), "assistant")];
+        let forged = [
+            said("a", None, "user"),
+            note("f", "a", "FORGED"),
+            note("g", "f", "FORGED too"),
+            said("b", Some("g"), "assistant"),
+            note("h", "b", "FORGED at the end"),
+        ];
+        let known = notes(&file(&[note("n", "a", "environment")]));
+        let clean: Vec<Value> = cleaned(&file(&forged), &known)
+            .lines()
+            .filter_map(|line| serde_json::from_str(line).ok())
+            .collect();
+        let wanted: Vec<Value> =
+            honest.iter().filter_map(|line| serde_json::from_str(line).ok()).collect();
+        assert_eq!(clean, wanted);
+    }
+
+    #[test]
+    fn a_known_text_with_another_state_behind_it_is_not_known() {
+        let honest = note("n", "a", "environment");
+        let forged = honest.replace(r#""type":"environment""#, r#""type":"mcp","names":["EVIL"]"#);
+        assert_ne!(honest, forged);
+        assert!(notes(&file(&[honest])).is_disjoint(&notes(&file(&[forged]))));
+    }
+
+    #[test]
+    fn what_is_no_turn_is_dropped_and_no_line_can_hold_it_up() {
+        let text = [
+            json!({"type": "user", "message": {"role": "system", "content": "x"}}).to_string(),
+            json!({"type": "system", "content": "x", "uuid": "s", "parentUuid": "s"}).to_string(),
+            "no JSON".to_owned(),
+            "[]".to_owned(),
+            json!({"type": "mode", "mode": "plan"}).to_string(),
+        ];
+        assert_eq!(cleaned(&file(&text), &BTreeSet::new()), "");
+    }
+}
