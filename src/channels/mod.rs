@@ -13,6 +13,7 @@ pub mod view;
 pub mod webhook;
 pub mod who;
 
+use std::collections::HashSet;
 use std::sync::{Arc, Mutex};
 
 use hyper::body::Incoming;
@@ -27,6 +28,7 @@ use crate::core::rate::RateLimiter;
 use crate::http::reply::{self, Body};
 use crate::store::Store;
 use crate::store::error::Error as StoreError;
+use crate::store::tokens::TokenHash;
 
 /// What the routes share.
 pub struct Routes {
@@ -35,7 +37,7 @@ pub struct Routes {
     /// What `status` tells beside.
     pub about: health::About,
     user_rates: Mutex<RateLimiter<UserName>>,
-    token_rates: Mutex<RateLimiter<i64>>,
+    token_rates: Mutex<RateLimiter<TokenHash>>,
 }
 
 impl Routes {
@@ -85,7 +87,9 @@ impl Routes {
             ["v1", "runs"] if get => runs::list(self, &speaker, &request).await,
             ["v1", "runs", id] if get => runs::show(self, &speaker, id, &request).await,
             ["v1", "runs", id] if delete => runs::cancel(self, &speaker, id).await,
-            ["v1", "runs", id, "retry"] if post => runs::retry(self, &speaker, id, &request).await,
+            ["v1", "runs", id, "retry"] if post => {
+                runs::retry(self, &speaker, token, id, &request).await
+            }
             ["v1", "runs", id, "events"] if get => runs::events(self, &speaker, id, &request).await,
             ["v1", "status"] if get => health::status(self, &speaker).await,
             ["v1", "tokens"] if get => tokens::list(self, &speaker).await,
@@ -123,21 +127,25 @@ fn owner_only(speaker: &Speaker) -> Result<(), Problem> {
     }
 }
 
-/// The query's parameters; only those that are `known` may be there.
+/// The query's parameters; only those that are `known` may be there, each once.
 fn query<'a>(
     request: &'a Request<Incoming>,
     known: &[&str],
 ) -> Result<Vec<(&'a str, &'a str)>, Problem> {
     let pairs = request.uri().query().unwrap_or("").split('&').filter(|pair| !pair.is_empty());
     let pairs: Vec<_> = pairs.map(|pair| pair.split_once('=').unwrap_or((pair, ""))).collect();
-    match pairs.iter().find(|(name, _)| !known.contains(name)) {
-        None => Ok(pairs),
-        Some((name, _)) => {
-            let detail =
-                format!("the parameter {name:?} is not known; known: {}", known.join(", "));
-            Err(Problem::new(ProblemKind::BadRequest, detail))
-        }
+    let mut seen = HashSet::new();
+    for (name, _) in &pairs {
+        let detail = match (known.contains(name), seen.insert(*name)) {
+            (false, _) => {
+                format!("the parameter {name:?} is not known; known: {}", known.join(", "))
+            }
+            (true, false) => format!("the parameter {name:?} is there twice"),
+            (true, true) => continue,
+        };
+        return Err(Problem::new(ProblemKind::BadRequest, detail));
     }
+    Ok(pairs)
 }
 
 /// What a store's error is to a client.

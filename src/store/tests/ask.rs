@@ -80,7 +80,7 @@ async fn a_run_is_cancelled_by_where_it_stands() -> Checked {
 #[tokio::test]
 async fn a_run_is_retried_once_and_only_without_an_answer() -> Checked {
     let home = Home::new().await?;
-    let retry = async |run, new| home.store.retry(id(run), id(new), LIMITS, NOW + 5).await;
+    let retry = async |run, new| home.store.retry(id(run), id(new), None, LIMITS, NOW + 5).await;
     let mut first = new(1, "ann", "main", "one")?;
     first.message.context = Some("{}".to_owned());
     home.say_with(Ok(first), LIMITS).await?;
@@ -91,7 +91,7 @@ async fn a_run_is_retried_once_and_only_without_an_answer() -> Checked {
     home.store.gone(id(1), NOW).await?;
 
     let none = QueueLimits { per_user: 0, ..LIMITS };
-    assert!(home.store.retry(id(1), id(2), none, NOW).await.is_err(), "the queue is full");
+    assert!(home.store.retry(id(1), id(2), None, none, NOW).await.is_err(), "the queue is full");
     let accepted = retry(1, 2).await?;
     assert_eq!((accepted.run, accepted.repeated), (id(2), false));
     let again = retry(1, 3).await?;
