@@ -17,6 +17,7 @@ use std::collections::HashSet;
 use std::sync::{Arc, Mutex};
 
 use hyper::body::Incoming;
+use hyper::header::{ALLOW, HeaderValue};
 use hyper::{Method, Request, Response};
 
 use self::who::{Peer, Speaker};
@@ -98,17 +99,34 @@ impl Routes {
             ["v1", "users", rest @ ..] => users::route(self, &speaker, rest, request).await,
             ["v1", "news"] if get => news::show(self, &speaker).await,
             ["v1", "news", "seen"] if post => news::seen(self, &speaker, request).await,
-            ["webhook" | "healthz" | "readyz"]
-            | ["v1", "runs" | "tokens" | "status" | "news", ..] => Err(wrong_method(&request)),
-            _ => Err(no_route(&request)),
+            parts => match allowed(parts) {
+                Some(methods) => Ok(wrong_method(&request, methods)),
+                None => Err(no_route(&request)),
+            },
         }
     }
 }
 
-/// There is such a route, but not with this method.
-fn wrong_method(request: &Request<Incoming>) -> Problem {
+/// The methods of a route that is not below `/v1/users`.
+fn allowed(parts: &[&str]) -> Option<&'static str> {
+    Some(match parts {
+        ["webhook"] | ["v1", "runs", _, "retry"] | ["v1", "news", "seen"] => "POST",
+        ["healthz" | "readyz"]
+        | ["v1", "runs" | "status" | "news"]
+        | ["v1", "runs", _, "events"] => "GET",
+        ["v1", "runs", _] => "GET, DELETE",
+        ["v1", "tokens"] => "GET, POST",
+        ["v1", "tokens", _] => "DELETE",
+        _ => return None,
+    })
+}
+
+/// There is such a route, but not with this method: `Allow` names those that it has.
+fn wrong_method(request: &Request<Incoming>, allowed: &'static str) -> Response<Body> {
     let detail = format!("{} is not for {}", request.method(), request.uri().path());
-    Problem::new(ProblemKind::MethodNotAllowed, detail)
+    let mut response = reply::problem(&Problem::new(ProblemKind::MethodNotAllowed, detail));
+    response.headers_mut().insert(ALLOW, HeaderValue::from_static(allowed));
+    response
 }
 
 fn no_route(request: &Request<Incoming>) -> Problem {
