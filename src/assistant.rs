@@ -46,6 +46,7 @@ use crate::host::state::State;
 use crate::store::Store;
 use crate::store::accept::{Accepted, NewMessage, SentKey};
 use crate::store::error::Refused;
+use crate::store::tokens::TokenHash;
 
 /// Everything that an answer needs.
 pub struct Assistant {
@@ -82,11 +83,12 @@ impl Assistant {
         &self,
         message: Message,
         channel: &str,
+        token: Option<TokenHash>,
         key: Option<SentKey>,
     ) -> Result<Accepted, Refused> {
         let run_if_new = RunId::new(Uuid::now_v7());
         let channel = channel.to_owned();
-        let new = NewMessage { message, run_if_new, channel, key, now_ms: now() };
+        let new = NewMessage { message, run_if_new, channel, token, key, now_ms: now() };
         let accepted = self.store.accept(new, self.settings.queue_limits()).await?;
         points::reached("accepted").await;
         tracing::info!(run = %accepted.run, joined = accepted.joined, "accepted");

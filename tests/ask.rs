@@ -83,6 +83,106 @@ fn a_key_is_its_token_s_own_and_outlasts_a_restart() -> Result {
 }
 
 #[test]
+fn a_key_does_not_pass_on_to_a_later_token() -> Result {
+    let house = House::start(&[FAST, &["--listen", "127.0.0.1:0"]].concat())?;
+    let mut runs = HashSet::new();
+    let mut numbers = HashSet::new();
+    for message in ["one", "two"] {
+        let output = house.noclaw(&["token", "create"]).output()?;
+        let token = String::from_utf8(output.stdout)?;
+        let headers = format!("authorization: Bearer {}\r\n", token.trim());
+        let answer = house.tcp(keyed("k", &headers, message))?;
+        assert_eq!(answer.status, 200, "{answer:?}");
+        runs.insert(id(&answer.json()?)?);
+        let tokens = house.get("/v1/tokens")?.json()?;
+        let number = tokens["tokens"][0]["id"].as_i64().ok_or("no token")?.to_string();
+        assert!(house.noclaw(&["token", "remove", &number]).status()?.success());
+        numbers.insert(number);
+    }
+    assert_eq!((runs.len(), numbers.len()), (2, 1), "the number is the same, the token is not");
+    Ok(())
+}
+
+#[test]
+fn a_message_under_a_key_streams_on_from_where_it_broke_off() -> Result {
+    let house = House::start(FAST)?;
+    let headers = |more: &str| format!("accept: text/event-stream\r\n{more}");
+    let first = house.request(keyed("k", &headers(""), "hello"))?;
+    let ids = |answer: &Answer| -> Vec<String> {
+        let lines = answer.body.lines();
+        lines.filter_map(|line| line.strip_prefix("id: ")).map(str::to_owned).collect()
+    };
+    let all = ids(&first);
+    let [.., seen, _] = all.as_slice() else { return Err(format!("{first:?}").into()) };
+    let again = headers(&format!("last-event-id: {seen}\r\n"));
+    let again = ids(&house.request(keyed("k", &again, "hello"))?);
+    assert_eq!(again.as_slice(), all.split_at(all.len() - 1).1);
+    // Another run's, or nobody's.
+    for id in ["0190a0a0-0000-7000-8000-000000000000:3", "what"] {
+        let other = headers(&format!("last-event-id: {id}\r\n"));
+        let other = house.request(keyed("k", &other, "hello"))?;
+        assert_eq!((other.status, ids(&other)), (200, all.clone()), "{id}");
+    }
+    let end = all.last().ok_or("no events")?;
+    let end = headers(&format!("last-event-id: {end}\r\n"));
+    assert_eq!(house.request(keyed("k", &end, "hello"))?.status, 204);
+    for unwanted in ["0", "0.000", "0.0;x=y"] {
+        let accept = format!("accept: application/json, Text/Event-Stream; Q={unwanted}\r\n");
+        let json = house.request(keyed("k", &accept, "hello"))?;
+        assert_eq!(json.header("content-type"), Some("application/json"), "{unwanted}");
+    }
+    let some = house.request(keyed("k", "accept: text/event-stream;q=0.1\r\n", "hello"))?;
+    assert_eq!(some.header("content-type"), Some("text/event-stream"));
+    Ok(())
+}
+
+#[test]
+fn a_retry_is_answered_as_a_message_is() -> Result {
+    let house = House::start(FAST)?;
+    let mut run = house.run(&["!error 400"])?;
+    for (query, headers, status, kind) in [
+        ("", "", 202, "application/json"),
+        ("?wait=60", "prefer: respond-async\r\n", 202, "application/json"),
+        ("?wait=60", "", 502, "application/json"),
+        ("", "accept: text/event-stream\r\n", 200, "text/event-stream"),
+    ] {
+        let path = format!("/v1/runs/{}/retry{query}", id(&run)?);
+        let answer = house.request(post(&path, headers, ""))?;
+        assert_eq!((answer.status, answer.header("content-type")), (status, Some(kind)));
+        if status == 502 {
+            run = answer.json()?;
+            continue;
+        }
+        let place = answer.header("location").ok_or("no location")?.to_owned();
+        assert_eq!(status == 200, answer.body.contains("event: result\n"), "{answer:?}");
+        run = house.get(&format!("{place}?wait=60"))?.json()?;
+        assert_eq!(run["status"], "failed");
+    }
+    Ok(())
+}
+
+#[test]
+fn a_parameter_is_there_once() -> Result {
+    let house = House::start(FAST)?;
+    let body = r#"{"message":"never shown"}"#;
+    let later = "prefer: respond-async\r\n";
+    for request in [
+        post("/webhook?wait=0&wait=1", "", body),
+        post("/webhook?wait=0&wait=0", later, body),
+        post("/webhook?what=0", later, body),
+    ] {
+        let answer = house.request(request)?;
+        assert_eq!((answer.status, answer.problem()?.as_str()), (400, "bad-request"));
+    }
+    for path in ["/v1/runs?limit=1&limit=2", "/v1/runs?status=queued&limit=1&status=running"] {
+        let answer = house.get(path)?;
+        assert_eq!((answer.status, answer.problem()?.as_str()), (400, "bad-request"), "{path}");
+    }
+    assert_eq!(house.get("/v1/runs?limit=1")?.json()?["runs"], serde_json::json!([]));
+    Ok(())
+}
+
+#[test]
 fn a_key_is_answered_though_nothing_new_could_be() -> Result {
     let house = House::start(&["--queue", "1", "--burst", "100"])?;
     let busy = begin(&house, "!sleep 5")?;

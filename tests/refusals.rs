@@ -101,6 +101,33 @@ fn requests_that_are_wrong_are_refused_before_they_are_read() -> Result {
 }
 
 #[test]
+fn a_wrong_method_is_told_the_right_ones() -> Result {
+    let house = House::start(&[])?;
+    for (path, methods) in [
+        ("/webhook", "POST"),
+        ("/healthz", "GET"),
+        ("/v1/runs", "GET"),
+        ("/v1/runs/x", "GET, DELETE"),
+        ("/v1/runs/x/retry", "POST"),
+        ("/v1/runs/x/events", "GET"),
+        ("/v1/tokens", "GET, POST"),
+        ("/v1/tokens/1", "DELETE"),
+        ("/v1/status", "GET"),
+        ("/v1/news/seen", "POST"),
+        ("/v1/users", "GET, POST"),
+        ("/v1/users/bob", "GET, PATCH, DELETE"),
+        ("/v1/users/bob/instructions", "GET, PUT"),
+        ("/v1/users/bob/history", "GET"),
+    ] {
+        let answer = house.request(post(path, "", "{}").replacen("POST", "PROPFIND", 1))?;
+        assert_eq!((answer.status, answer.header("allow")), (405, Some(methods)), "{path}");
+        assert_eq!(answer.problem()?, "method-not-allowed", "{path}");
+    }
+    assert_eq!(house.get("/v1/runs/x/y/z")?.status, 404);
+    Ok(())
+}
+
+#[test]
 fn tcp_asks_for_a_token_and_a_user_s_token_is_that_user_s() -> Result {
     let house = House::start(&["--listen", "127.0.0.1:0"])?;
     let message = r#"{"message":"hello"}"#;

@@ -4,14 +4,14 @@
 mod support;
 
 use std::fs::{self, Permissions};
-use std::io::Write;
+use std::io::{Read, Write};
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
 
 use serde_json::{Value, json};
-use support::{Answer, House, Result, ground, post, told, until};
+use support::{Answer, House, PATIENCE, Result, exchange, ground, post, told, until};
 
 fn call(house: &House, method: &str, path: &str, body: &Value) -> Result<Answer> {
     let request = post(path, "", &body.to_string());
@@ -212,5 +212,63 @@ fn a_message_that_comes_later_is_a_fresh_users() -> Result {
     assert_eq!(waiting(&house)?, 0);
     let bob = house.get("/v1/users/bob")?.json()?;
     assert_eq!(bob.get("messages"), Some(&json!(1)), "{bob}");
+    Ok(())
+}
+
+/// Sends the head of a message with this token, does something, then sends the message.
+fn slowly(house: &House, token: &str, between: impl FnOnce() -> Result) -> Result<Answer> {
+    let headers =
+        format!("authorization: Bearer {token}\r\nexpect: 100-continue\r\nidempotency-key: k\r\n");
+    let message = post("/webhook?wait=0", &headers, r#"{"message":"hello"}"#);
+    let (head, body) = message.split_once("\r\n\r\n").ok_or("no body")?;
+    let mut stream = house.connect()?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.write_all(format!("{head}\r\n\r\n").as_bytes())?;
+    // It is asked to go on when the token was found good.
+    let mut go_on = [0; b"HTTP/1.1 100 Continue\r\n\r\n".len()];
+    stream.read_exact(&mut go_on)?;
+    assert!(go_on.starts_with(b"HTTP/1.1 100 "), "{go_on:?}");
+    between()?;
+    exchange(stream, body.as_bytes())
+}
+
+#[test]
+fn a_removed_token_brings_nobody_back() -> Result {
+    let house = House::start(&["--listen", "127.0.0.1:0"])?;
+    let token = || -> Result<String> {
+        let output = noclaw(&house, &["token", "create", "-u", "mal"])?;
+        Ok(String::from_utf8(output.stdout)?.trim().to_owned())
+    };
+    let refused = |answer: &Answer| -> Result {
+        assert_eq!((answer.status, answer.problem()?.as_str()), (401, "unauthenticated"));
+        assert!(answer.header("www-authenticate").is_some(), "{answer:?}");
+        Ok(())
+    };
+    let revoke = || -> Result {
+        let tokens = house.get("/v1/tokens")?.json()?;
+        let id = tokens.pointer("/tokens/0/id").and_then(Value::as_i64).ok_or("no token")?;
+        exits(&noclaw(&house, &["token", "remove", &id.to_string()])?, 0);
+        Ok(())
+    };
+    refused(&slowly(&house, &token()?, revoke)?)?;
+    assert_eq!(house.get("/v1/users/mal")?.json()?.get("messages"), Some(&json!(0)));
+
+    let known = token()?;
+    let run = slowly(&house, &known, || Ok(()))?;
+    assert_eq!(run.status, 202, "{run:?}");
+    let run = run.json()?;
+    let run = run.get("run").and_then(Value::as_str).ok_or("no run")?;
+    house.get(&format!("/v1/runs/{run}?wait=60"))?;
+    refused(&slowly(&house, &known, revoke)?)?;
+
+    let is_over = || house.show(&json!({"run": run})).ok().filter(|r| r["gone_at"].is_string());
+    until("the run is over", is_over)?;
+    let remove = || -> Result {
+        exits(&noclaw(&house, &["user", "remove", "mal", "--yes"])?, 0);
+        Ok(())
+    };
+    refused(&slowly(&house, &token()?, remove)?)?;
+    assert_eq!(house.get("/v1/users/mal")?.status, 404);
+    assert!(!house.path("state/users/mal").exists());
     Ok(())
 }

@@ -13,6 +13,7 @@ use crate::host::machine::now;
 use crate::store::accept::Accepted;
 use crate::store::error::{Error, Refused};
 use crate::store::record::RunRecord;
+use crate::store::tokens::TokenHash;
 
 impl Assistant {
     /// Waits until a run has its outcome, or `most` has passed. `None`: there is no such run.
@@ -88,14 +89,15 @@ impl Assistant {
         Ok(what)
     }
 
-    /// Accepts the messages of a run that ended without an answer again, as those of a new run.
+    /// Accepts the messages of a run that ended without an answer again, as those of a new run, for
+    /// whoever has this token.
     ///
     /// # Errors
     /// Why not; nothing was written then.
-    pub async fn retry(&self, run: RunId) -> Result<Accepted, Refused> {
+    pub async fn retry(&self, run: RunId, token: Option<TokenHash>) -> Result<Accepted, Refused> {
         let new = RunId::new(Uuid::now_v7());
         let limits = self.settings.queue_limits();
-        let accepted = self.store.retry(run, new, limits, now()).await?;
+        let accepted = self.store.retry(run, new, token, limits, now()).await?;
         tracing::info!(run = %accepted.run, of = %run, "to be tried again");
         self.wake.notify_one();
         Ok(accepted)

@@ -32,6 +32,9 @@ use crate::http::reply::{self, Body};
 /// The media type.
 pub const EVENT_STREAM: &str = "text/event-stream";
 
+/// Where a client says which event it saw last.
+const LAST_SEEN: &str = "last-event-id";
+
 /// `state`: where the run is now, and how often it was begun.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct StateData {
@@ -60,18 +63,32 @@ pub struct ToolData {
 /// Whether the client asks for events.
 pub(super) fn are_accepted(headers: &HeaderMap) -> bool {
     let values = headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok());
-    let essence = |kind: &str| kind.split(';').next().unwrap_or("").trim().to_ascii_lowercase();
-    values.flat_map(|value| value.split(',')).any(|kind| essence(kind) == EVENT_STREAM)
+    values.flat_map(|value| value.split(',')).any(|kind| {
+        let mut parts = kind.split(';').map(str::trim);
+        parts.next().is_some_and(|essence| essence.eq_ignore_ascii_case(EVENT_STREAM))
+            && !parts.any(is_weight_of_none)
+    })
+}
+
+/// `q=0`: this is not wanted (RFC 9110, 12.4.2).
+fn is_weight_of_none(parameter: &str) -> bool {
+    let weight = parameter.split_once('=').filter(|(name, _)| name.eq_ignore_ascii_case("q"));
+    weight.and_then(|(_, weight)| weight.parse::<f32>().ok()).is_some_and(|weight| weight <= 0.0)
+}
+
+/// The last event that the client has seen, if it names one.
+pub(super) fn seen(headers: &HeaderMap) -> Option<(RunId, u64)> {
+    let (run, number) = headers.get(LAST_SEEN)?.to_str().ok()?.split_once(':')?;
+    Some((run.parse().ok()?, number.parse().ok()?))
 }
 
 /// The number of the last event of `run` that the client has seen.
 pub(super) fn last_seen(headers: &HeaderMap, run: RunId) -> Result<Option<u64>, Problem> {
-    let Some(value) = headers.get("last-event-id") else {
+    if !headers.contains_key(LAST_SEEN) {
         return Ok(None);
-    };
-    let own = value.to_str().ok().and_then(|id| id.split_once(':'));
-    let number = own.filter(|(id, _)| id.parse() == Ok(run)).and_then(|(_, n)| n.parse().ok());
-    number.map(Some).ok_or_else(|| {
+    }
+    let own = seen(headers).filter(|(seen, _)| *seen == run);
+    own.map(|(_, number)| Some(number)).ok_or_else(|| {
         let detail = format!("Last-Event-ID must be an id of this run's events: {run}:NUMBER");
         Problem::new(ProblemKind::BadRequest, detail)
     })

@@ -13,9 +13,11 @@ pub mod view;
 pub mod webhook;
 pub mod who;
 
+use std::collections::HashSet;
 use std::sync::{Arc, Mutex};
 
 use hyper::body::Incoming;
+use hyper::header::{ALLOW, HeaderValue};
 use hyper::{Method, Request, Response};
 
 use self::who::{Peer, Speaker};
@@ -27,6 +29,7 @@ use crate::core::rate::RateLimiter;
 use crate::http::reply::{self, Body};
 use crate::store::Store;
 use crate::store::error::Error as StoreError;
+use crate::store::tokens::TokenHash;
 
 /// What the routes share.
 pub struct Routes {
@@ -35,7 +38,7 @@ pub struct Routes {
     /// What `status` tells beside.
     pub about: health::About,
     user_rates: Mutex<RateLimiter<UserName>>,
-    token_rates: Mutex<RateLimiter<i64>>,
+    token_rates: Mutex<RateLimiter<TokenHash>>,
 }
 
 impl Routes {
@@ -85,7 +88,9 @@ impl Routes {
             ["v1", "runs"] if get => runs::list(self, &speaker, &request).await,
             ["v1", "runs", id] if get => runs::show(self, &speaker, id, &request).await,
             ["v1", "runs", id] if delete => runs::cancel(self, &speaker, id).await,
-            ["v1", "runs", id, "retry"] if post => runs::retry(self, &speaker, id, &request).await,
+            ["v1", "runs", id, "retry"] if post => {
+                runs::retry(self, &speaker, token, id, &request).await
+            }
             ["v1", "runs", id, "events"] if get => runs::events(self, &speaker, id, &request).await,
             ["v1", "status"] if get => health::status(self, &speaker).await,
             ["v1", "tokens"] if get => tokens::list(self, &speaker).await,
@@ -94,17 +99,34 @@ impl Routes {
             ["v1", "users", rest @ ..] => users::route(self, &speaker, rest, request).await,
             ["v1", "news"] if get => news::show(self, &speaker).await,
             ["v1", "news", "seen"] if post => news::seen(self, &speaker, request).await,
-            ["webhook" | "healthz" | "readyz"]
-            | ["v1", "runs" | "tokens" | "status" | "news", ..] => Err(wrong_method(&request)),
-            _ => Err(no_route(&request)),
+            parts => match allowed(parts) {
+                Some(methods) => Ok(wrong_method(&request, methods)),
+                None => Err(no_route(&request)),
+            },
         }
     }
 }
 
-/// There is such a route, but not with this method.
-fn wrong_method(request: &Request<Incoming>) -> Problem {
+/// The methods of a route that is not below `/v1/users`.
+fn allowed(parts: &[&str]) -> Option<&'static str> {
+    Some(match parts {
+        ["webhook"] | ["v1", "runs", _, "retry"] | ["v1", "news", "seen"] => "POST",
+        ["healthz" | "readyz"]
+        | ["v1", "runs" | "status" | "news"]
+        | ["v1", "runs", _, "events"] => "GET",
+        ["v1", "runs", _] => "GET, DELETE",
+        ["v1", "tokens"] => "GET, POST",
+        ["v1", "tokens", _] => "DELETE",
+        _ => return None,
+    })
+}
+
+/// There is such a route, but not with this method: `Allow` names those that it has.
+fn wrong_method(request: &Request<Incoming>, allowed: &'static str) -> Response<Body> {
     let detail = format!("{} is not for {}", request.method(), request.uri().path());
-    Problem::new(ProblemKind::MethodNotAllowed, detail)
+    let mut response = reply::problem(&Problem::new(ProblemKind::MethodNotAllowed, detail));
+    response.headers_mut().insert(ALLOW, HeaderValue::from_static(allowed));
+    response
 }
 
 fn no_route(request: &Request<Incoming>) -> Problem {
@@ -123,21 +145,25 @@ fn owner_only(speaker: &Speaker) -> Result<(), Problem> {
     }
 }
 
-/// The query's parameters; only those that are `known` may be there.
+/// The query's parameters; only those that are `known` may be there, each once.
 fn query<'a>(
     request: &'a Request<Incoming>,
     known: &[&str],
 ) -> Result<Vec<(&'a str, &'a str)>, Problem> {
     let pairs = request.uri().query().unwrap_or("").split('&').filter(|pair| !pair.is_empty());
     let pairs: Vec<_> = pairs.map(|pair| pair.split_once('=').unwrap_or((pair, ""))).collect();
-    match pairs.iter().find(|(name, _)| !known.contains(name)) {
-        None => Ok(pairs),
-        Some((name, _)) => {
-            let detail =
-                format!("the parameter {name:?} is not known; known: {}", known.join(", "));
-            Err(Problem::new(ProblemKind::BadRequest, detail))
-        }
+    let mut seen = HashSet::new();
+    for (name, _) in &pairs {
+        let detail = match (known.contains(name), seen.insert(*name)) {
+            (false, _) => {
+                format!("the parameter {name:?} is not known; known: {}", known.join(", "))
+            }
+            (true, false) => format!("the parameter {name:?} is there twice"),
+            (true, true) => continue,
+        };
+        return Err(Problem::new(ProblemKind::BadRequest, detail));
     }
+    Ok(pairs)
 }
 
 /// What a store's error is to a client.

@@ -16,6 +16,7 @@ use crate::core::run::RunState;
 use crate::http::reply::{self, Body};
 use crate::store::read::{PAGE_MOST, RunFilter};
 use crate::store::record::RunRecord;
+use crate::store::tokens::TokenHash;
 
 /// Runs in a page when nobody says how many.
 const PAGE: usize = 20;
@@ -106,20 +107,22 @@ pub(super) async fn cancel(
     }
 }
 
-/// Accepts the messages of a run that ended without an answer again. Answers like `POST /webhook`,
-/// with `?wait=SECONDS`.
+/// Accepts the messages of a run that ended without an answer again. Answers like `POST /webhook`:
+/// with the run, after `?wait=SECONDS` at most, or with its events. Unlike there it does not wait
+/// unless it is told to: the answer is 202, and `Location` names the new run.
 pub(super) async fn retry(
     routes: &Routes,
     speaker: &Speaker,
+    token: Option<TokenHash>,
     id: &str,
     request: &Request<Incoming>,
 ) -> Result<Response<Body>, Problem> {
-    let wait = webhook::wait(request, Duration::ZERO)?;
+    let wanted = webhook::Wanted::of(request, Duration::ZERO)?;
     let record = find(routes, speaker, id).await?;
     webhook::limit(&routes.user_rates, record.user, "this user")?;
     routes.ready().check().await?;
-    let accepted = routes.assistant.retry(record.run).await.map_err(webhook::refused)?;
-    webhook::answer(routes, accepted.run, wait).await
+    let accepted = routes.assistant.retry(record.run, token).await.map_err(webhook::refused)?;
+    wanted.answer(routes, accepted.run).await
 }
 
 /// Follows a run: its events as they happen, from `Last-Event-ID` on.

@@ -128,7 +128,7 @@ pub(super) async fn route(
     if let [name, "history"] = rest {
         return match *request.method() {
             Method::GET => history::show(routes, speaker, name, &request).await,
-            _ => Err(wrong_method(&request)),
+            _ => Ok(wrong_method(&request, "GET")),
         };
     }
     owner_only(speaker)?;
@@ -140,7 +140,9 @@ pub(super) async fn route(
         ("DELETE", [name]) => remove(routes, name).await,
         ("GET", [name, "instructions"]) => instructions(routes, name).await,
         ("PUT", [name, "instructions"]) => instruct(routes, name, request).await,
-        (_, [] | [_] | [_, "instructions"]) => Err(wrong_method(&request)),
+        (_, []) => Ok(wrong_method(&request, "GET, POST")),
+        (_, [_]) => Ok(wrong_method(&request, "GET, PATCH, DELETE")),
+        (_, [_, "instructions"]) => Ok(wrong_method(&request, "GET, PUT")),
         _ => Err(no_route(&request)),
     }
 }

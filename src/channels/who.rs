@@ -38,7 +38,8 @@ pub fn hash(token: &str) -> TokenHash {
     Sha256::digest(token.as_bytes()).into()
 }
 
-/// Finds out who speaks, and by which token (`None`: by the Unix socket).
+/// Finds out who speaks, and by which token (`None`: by the Unix socket). A token is known by its
+/// hash: a later one may get the number of one that was removed.
 ///
 /// # Errors
 /// 401 without a good token, 403 for another Unix user, 429 for a token that is used too often.
@@ -46,7 +47,7 @@ pub(super) async fn identify(
     routes: &Routes,
     peer: Peer,
     request: &Request<Incoming>,
-) -> Result<(Speaker, Option<i64>), Problem> {
+) -> Result<(Speaker, Option<TokenHash>), Problem> {
     if let Peer::Unix(uid) = peer {
         if uid == nix::unistd::geteuid().as_raw() {
             return Ok((Speaker::Owner, None));
@@ -65,10 +66,10 @@ pub(super) async fn identify(
     let hash = hash(token.trim());
     let found = routes.store().find_token(&hash, now()).await.map_err(|e| fault(&e))?;
     let found = found.ok_or_else(unknown)?;
-    super::webhook::limit(&routes.token_rates, found.id, "this token")?;
+    super::webhook::limit(&routes.token_rates, hash, "this token")?;
     match (found.scope.as_str(), found.user) {
-        ("owner", None) => Ok((Speaker::Owner, Some(found.id))),
-        ("user", Some(user)) => Ok((Speaker::User(user), Some(found.id))),
+        ("owner", None) => Ok((Speaker::Owner, Some(hash))),
+        ("user", Some(user)) => Ok((Speaker::User(user), Some(hash))),
         _ => Err(Problem::new(ProblemKind::Forbidden, "the token's scope is not served")),
     }
 }

@@ -12,6 +12,7 @@ use sea_orm::{ConnectionTrait, EntityTrait, FromQueryResult, Set, raw_sql};
 use super::entities::{conversations, idempotency_keys};
 use super::error::{Cause, Error, Named, QueueScope, Refused};
 use super::record::{memory_number, parse_run};
+use super::tokens::TokenHash;
 use super::writer::{Operation, Tx};
 use super::{Store, users};
 use crate::core::ids::RunId;
@@ -29,6 +30,8 @@ pub struct NewMessage {
     pub channel: String,
     /// When.
     pub now_ms: i64,
+    /// The token it was sent with. It may have been removed since.
+    pub token: Option<TokenHash>,
     /// By what its sender knows it again.
     pub key: Option<SentKey>,
 }
@@ -70,9 +73,10 @@ impl Store {
     /// Writes a message and its run; once this returns, both survive a power cut.
     ///
     /// # Errors
-    /// [`Refused::KeyReused`] for another message under a known key; [`Refused::QueueFull`] when
-    /// too much waits already; [`Refused::Store`] when it cannot be written, in particular
-    /// [`Error::Full`]. In all cases nothing was written.
+    /// [`Refused::TokenGone`] when its token was removed; [`Refused::KeyReused`] for another
+    /// message under a known key; [`Refused::QueueFull`] when too much waits already;
+    /// [`Refused::Store`] when it cannot be written, in particular [`Error::Full`]. In all cases
+    /// nothing was written.
     pub async fn accept(&self, new: NewMessage, limits: QueueLimits) -> Result<Accepted, Refused> {
         self.writer.carry_out(Accept { new, limits }).await
     }
@@ -94,6 +98,8 @@ struct Accept {
 /// All that accepting has to know, in one round trip.
 #[derive(FromQueryResult)]
 struct Look {
+    // Tokens of the sender's hash: one, or none any more.
+    tokens: i64,
     waiting: i64,
     waiting_of_user: i64,
     conversation: Option<i64>,
@@ -109,12 +115,13 @@ impl Operation for Accept {
     type Error = Refused;
 
     async fn apply(&self, tx: &Tx) -> Result<Accepted, Refused> {
+        let look = self.look(tx).await?;
+        refuse_if_gone(self.new.token, look.tokens)?;
         if let Some(key) = &self.new.key
             && let Some(run) = find_key(tx, key).await?
         {
             return Ok(Accepted { run, joined: false, repeated: true });
         }
-        let look = self.look(tx).await?;
         refuse_if_full(look.waiting_of_user, look.waiting, self.limits)?;
         let conversation = match look.conversation {
             Some(id) => id,
@@ -144,9 +151,11 @@ impl Accept {
     async fn look(&self, tx: &Tx) -> Result<Look, Error> {
         let user = self.new.message.user.as_str();
         let name = self.new.message.conversation.as_str();
+        let token = self.new.token.map(Vec::from);
         let found = Look::find_by_statement(raw_sql!(
             Sqlite,
-            r#"SELECT w.waiting, w.waiting_of_user, c.id AS conversation,
+            r#"SELECT (SELECT count(*) FROM tokens WHERE hash = {token}) AS tokens,
+                      w.waiting, w.waiting_of_user, c.id AS conversation,
                       r.id AS run, r.model, r.messages, r.attempts
                FROM (SELECT coalesce(sum(messages), 0) AS waiting,
                             coalesce(sum(messages) FILTER (WHERE user = {user}), 0)
@@ -277,6 +286,12 @@ async fn find_key(
         true => Ok(Some(run)),
         false => Err(Refused::KeyReused { run }),
     }
+}
+
+/// Refuses when the sender's token is not among the tokens any more. It was there when the request
+/// began; what comes with a token that was removed since must not bring its user back.
+pub(super) fn refuse_if_gone(token: Option<TokenHash>, found: i64) -> Result<(), Refused> {
+    if token.is_some() && found == 0 { Err(Refused::TokenGone) } else { Ok(()) }
 }
 
 /// Refuses when this many messages wait already, of the user or of all.

@@ -173,6 +173,9 @@ pub enum Error {
 /// Why a message was not accepted.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum Refused {
+    /// The token was removed while the request came in.
+    #[error("the token was removed")]
+    TokenGone,
     /// Too many messages wait already.
     #[error("{most} messages {scope} wait already")]
     QueueFull {

@@ -138,7 +138,7 @@ ALTER TABLE runs ADD COLUMN timeline TEXT; -- JSON: microseconds since it was cl
 CREATE UNIQUE INDEX runs_retry ON runs(retry_of) WHERE retry_of IS NOT NULL;
 
 CREATE TABLE idempotency_keys (
-    speaker    TEXT NOT NULL, -- `owner`, or the token's number
+    speaker    TEXT NOT NULL, -- `owner`, or the token's hash, in hexadecimal
     key        TEXT NOT NULL,
     message    BLOB NOT NULL, -- SHA-256 of what was sent
     run_id     TEXT NOT NULL REFERENCES runs(id),

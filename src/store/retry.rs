@@ -4,9 +4,10 @@
 use sea_orm::{ConnectionTrait, FromQueryResult, raw_sql};
 
 use super::Store;
-use super::accept::{Accepted, QueueLimits, refuse_if_full};
+use super::accept::{Accepted, QueueLimits, refuse_if_full, refuse_if_gone};
 use super::error::{Error, Named, Refused};
 use super::record::{invalid, parse_run, parse_state, status};
+use super::tokens::TokenHash;
 use super::writer::{Operation, Tx};
 use crate::core::ids::RunId;
 
@@ -14,31 +15,36 @@ use crate::core::ids::RunId;
 pub const CHANNEL: &str = "retry";
 
 impl Store {
-    /// Accepts the messages of `run` again, as those of `new`.
+    /// Accepts the messages of `run` again, as those of `new`, for whoever has this token.
     ///
     /// # Errors
-    /// [`Refused::NotRetried`] unless it ended without an answer; [`Refused::QueueFull`];
-    /// [`Error::NoSuchRun`] and what else the store can say. Nothing was written then.
+    /// [`Refused::TokenGone`] when the token was removed; [`Refused::NotRetried`] unless the run
+    /// ended without an answer; [`Refused::QueueFull`]; [`Error::NoSuchRun`] and what else the
+    /// store can say. Nothing was written then.
     pub async fn retry(
         &self,
         run: RunId,
         new: RunId,
+        token: Option<TokenHash>,
         limits: QueueLimits,
         now_ms: i64,
     ) -> Result<Accepted, Refused> {
-        self.writer.carry_out(Retry { run, new, limits, now_ms }).await
+        self.writer.carry_out(Retry { run, new, token, limits, now_ms }).await
     }
 }
 
 struct Retry {
     run: RunId,
     new: RunId,
+    token: Option<TokenHash>,
     limits: QueueLimits,
     now_ms: i64,
 }
 
 #[derive(FromQueryResult)]
 struct Look {
+    // Tokens of the asker's hash: one, or none any more.
+    tokens: i64,
     state: String,
     outcome: Option<String>,
     // The run that tries it again.
@@ -53,6 +59,7 @@ impl Operation for Retry {
 
     async fn apply(&self, tx: &Tx) -> Result<Accepted, Refused> {
         let look = self.look(tx).await?;
+        refuse_if_gone(self.token, look.tokens)?;
         if let Some(run) = &look.retried {
             return Ok(Accepted { run: parse_run(run)?, joined: false, repeated: true });
         }
@@ -74,9 +81,11 @@ impl Operation for Retry {
 impl Retry {
     async fn look(&self, tx: &Tx) -> Result<Look, Error> {
         let id = self.run.to_string();
+        let token = self.token.map(Vec::from);
         let found = Look::find_by_statement(raw_sql!(
             Sqlite,
-            r#"SELECT r.state, r.outcome, n.id AS retried, w.waiting, w.waiting_of_user
+            r#"SELECT (SELECT count(*) FROM tokens WHERE hash = {token}) AS tokens,
+                      r.state, r.outcome, n.id AS retried, w.waiting, w.waiting_of_user
                FROM runs AS r
                LEFT JOIN runs AS n ON n.retry_of = r.id
                JOIN (SELECT coalesce(sum(q.messages), 0) AS waiting,

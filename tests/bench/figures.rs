@@ -212,6 +212,7 @@ async fn accepts(
                     run_if_new,
                     channel: "bench".into(),
                     now_ms: 0,
+                    token: None,
                     key: None,
                 };
                 let limits = QueueLimits { per_user: 1 << 20, all: 1 << 20, messages_per_run: 20 };

@@ -188,8 +188,13 @@ impl House {
 
     /// Sends these bytes over TCP.
     pub fn tcp(&self, bytes: impl AsRef<[u8]>) -> Result<Answer> {
+        exchange(self.connect()?, bytes.as_ref())
+    }
+
+    /// A connection over TCP.
+    pub fn connect(&self) -> Result<TcpStream> {
         let address = self.address.as_ref().ok_or("the house does not listen on TCP")?;
-        exchange(TcpStream::connect(address)?, bytes.as_ref())
+        Ok(TcpStream::connect(address)?)
     }
 
     /// Sends SIGTERM and waits for the end.

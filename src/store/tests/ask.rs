@@ -4,6 +4,7 @@
 use super::super::accept::SentKey;
 use super::*;
 use crate::core::run::{Cancel, Memory, RunState};
+use crate::store::tokens::NewToken;
 
 fn with_key(run: u128, text: &str, speaker: &str) -> Result<NewMessage, Box<dyn StdError>> {
     let mut message = [0; 32];
@@ -80,7 +81,7 @@ async fn a_run_is_cancelled_by_where_it_stands() -> Checked {
 #[tokio::test]
 async fn a_run_is_retried_once_and_only_without_an_answer() -> Checked {
     let home = Home::new().await?;
-    let retry = async |run, new| home.store.retry(id(run), id(new), LIMITS, NOW + 5).await;
+    let retry = async |run, new| home.store.retry(id(run), id(new), None, LIMITS, NOW + 5).await;
     let mut first = new(1, "ann", "main", "one")?;
     first.message.context = Some("{}".to_owned());
     home.say_with(Ok(first), LIMITS).await?;
@@ -91,7 +92,7 @@ async fn a_run_is_retried_once_and_only_without_an_answer() -> Checked {
     home.store.gone(id(1), NOW).await?;
 
     let none = QueueLimits { per_user: 0, ..LIMITS };
-    assert!(home.store.retry(id(1), id(2), none, NOW).await.is_err(), "the queue is full");
+    assert!(home.store.retry(id(1), id(2), None, none, NOW).await.is_err(), "the queue is full");
     let accepted = retry(1, 2).await?;
     assert_eq!((accepted.run, accepted.repeated), (id(2), false));
     let again = retry(1, 3).await?;
@@ -107,6 +108,39 @@ async fn a_run_is_retried_once_and_only_without_an_answer() -> Checked {
     assert!(retry(8, 4).await.is_err(), "there is none");
     let old = home.store.run(id(1)).await?.ok_or("no run")?;
     assert_eq!((old.state, old.messages.len()), (RunState::Failed, 2), "it stays as it ended");
+    Ok(())
+}
+
+#[tokio::test]
+async fn with_a_removed_token_nothing_is_accepted() -> Checked {
+    let home = Home::new().await?;
+    let hash = [7; 32];
+    let token = NewToken {
+        scope: "user".to_owned(),
+        user: Some("ann".parse()?),
+        hash,
+        label: String::new(),
+        expires_at: None,
+        now_ms: NOW,
+    };
+    let number = home.store.create_token(token).await?;
+    let say = async |run| {
+        let new = NewMessage { token: Some(hash), ..with_key(run, "hello", "7")? };
+        home.say_with(Ok(new), LIMITS).await
+    };
+    let gone = |error: Box<dyn StdError>| {
+        matches!(error.downcast_ref::<Refused>(), Some(Refused::TokenGone))
+    };
+    let retry = async || home.store.retry(id(1), id(2), Some(hash), LIMITS, NOW).await;
+    say(1).await?;
+    home.store.cancel(id(1), NOW).await?;
+    home.store.delete_token(number).await?;
+    assert!(say(3).await.is_err_and(gone), "its own key does not help");
+    assert!(matches!(retry().await, Err(Refused::TokenGone)));
+    home.store.remove_user(&"ann".parse()?, NOW).await?;
+    assert!(say(3).await.is_err_and(gone));
+    assert!(home.store.user(&"ann".parse()?).await?.is_none());
+    assert_eq!(home.store.runs(&Default::default(), 10).await?, []);
     Ok(())
 }
 

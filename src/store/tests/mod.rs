@@ -110,6 +110,7 @@ fn new(
         run_if_new: id(run),
         channel: "test".to_owned(),
         now_ms: NOW,
+        token: None,
         key: None,
     })
 }
