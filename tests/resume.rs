@@ -13,8 +13,7 @@ use support::podmans::OtherPodman;
 use support::{House, Result, until};
 
 /// What was said, in a form that the agent does not take.
-const UNREADABLE: &str =
-    "{\"type\":\"user\",\"message\":{\"role\":\"user\",\"content\":\"hello\"}}\n";
+const UNREADABLE: &str = "{\"type\":\"assistant\",\"message\":{\"role\":\"assistant\"}}\n";
 
 /// The one transcript of the conversation `main`, once only that is left.
 fn transcript(house: &House) -> Result<PathBuf> {

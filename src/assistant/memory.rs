@@ -1,8 +1,8 @@
-//! What the agent remembers of a conversation: its transcripts, in a folder that its tools can write
-//! to. Between two runs of the conversation nobody does.
+//! What the agent remembers of a conversation: its transcripts, in a folder that its tools can
+//! write to. Between two runs of the conversation nobody does.
 //!
-//! Only the head's transcript is kept. What it holds besides what was said is trusted only as far as
-//! it was there before any tool of the run could write to it: [`Notes`] looks at it just before the
+//! Only the head's transcript is kept. What it holds besides what was said is trusted only as far
+//! as it was there before any tool of the run could write to it: [`Notes`] looks at it just before the
 //! first tool call is passed on, or at the end of a run that used none.
 
 use std::collections::BTreeSet;

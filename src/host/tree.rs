@@ -119,8 +119,8 @@ impl Tree {
         std::fs::remove_dir(&self.path).map_err(|source| fail("remove", &self.path, source))
     }
 
-    /// Puts a file with this text in the place of the file `name` in the directory `folder`. Nothing
-    /// may write to the tree meanwhile.
+    /// Puts a file with this text in the place of the file `name` in the directory `folder`.
+    /// Nothing may write to the tree meanwhile.
     ///
     /// # Errors
     /// When it cannot be written; the old one is there then.

@@ -121,8 +121,8 @@ impl Store {
     }
 
     /// The agent refused the conversation's transcript: the run waits again, in its old place, to
-    /// begin anew. Its container must have been seen absent. Returns where it stands now: cancelled,
-    /// if somebody asked for that meanwhile.
+    /// begin anew. Its container must have been seen absent. Returns where it stands now:
+    /// cancelled, if somebody asked for that meanwhile.
     ///
     /// # Errors
     /// See above.
