@@ -346,3 +346,14 @@ fn a_launcher_that_does_not_speak_is_a_lost_door() -> Result {
     until("its container is gone", || house.containers().ok().filter(Vec::is_empty))?;
     Ok(())
 }
+
+#[test]
+fn a_launcher_that_nobody_hears_ends_with_its_status() -> Result {
+    let (reader, writer) = std::io::pipe()?;
+    drop(reader);
+    let mut launcher = std::process::Command::new(support::ground("NOCLAW_TEST_LAUNCHER")?);
+    // A panic would be an abort, which for pid 1 is a fault in the kernel's log.
+    let status = launcher.arg("nonsense").stderr(writer).status()?;
+    assert_eq!(status.code(), Some(64), "{status}");
+    Ok(())
+}

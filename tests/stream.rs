@@ -291,6 +291,19 @@ fn a_chat_shows_replies_and_its_status_is_the_last_one_s() -> Result {
 }
 
 #[test]
+fn a_chat_says_what_it_cannot_read() -> Result {
+    let house = House::start(&[])?;
+    let mut child = chat(&house)?;
+    child.stdin.take().ok_or("no stdin")?.write_all(b"hello\nabc\xff\nlost\n")?;
+    let output = child.wait_with_output()?;
+    assert_eq!(output.status.code(), Some(65), "{}", support::told(&output));
+    assert_eq!(String::from_utf8(output.stdout.clone())?, "You said: hello\n");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(said.contains("line 2 of standard input is not UTF-8, from byte 4 on"), "{said}");
+    Ok(())
+}
+
+#[test]
 fn ctrl_c_in_a_chat_cancels_the_run_and_a_second_one_leaves() -> Result {
     let house = House::start(&["--burst", "100"])?;
     let running = || {

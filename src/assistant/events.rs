@@ -14,12 +14,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::watch;
 
 use crate::core::ids::RunId;
-use crate::core::limits::{EVENTS_BYTES, EVENTS_KEPT_BYTES};
+use crate::core::limits::{EVENT_BYTES, EVENTS_BATCH_BYTES, EVENTS_BYTES, EVENTS_KEPT_BYTES};
 use crate::core::run::RunState;
 
 /// More than the events of an attempt: the agent's output is limited.
 const NUMBERS_PER_ATTEMPT: u64 = 10_000_000;
-/// Events that are handed out at once.
+/// Events that are handed out at once, of [`EVENTS_BATCH_BYTES`] at most.
 const BATCH: usize = 64;
 /// What an event costs beside its text.
 const OVERHEAD: usize = 64;
@@ -129,14 +129,20 @@ impl Log {
         Arc::new(log)
     }
 
-    /// Adds an event; nothing follows a result.
+    /// Adds an event, a long text as several; nothing follows a result.
     pub(super) fn tell(&self, event: Event) {
         let mut inside = lock(&self.inside);
-        if !inside.over {
-            inside.push(event);
-            drop(inside);
-            self.changed.send_replace(());
+        if inside.over {
+            return;
         }
+        match event {
+            Event::Delta(text) if text.len() > EVENT_BYTES => {
+                pieces(&text).for_each(|piece| inside.push(Event::Delta(piece.to_owned())));
+            }
+            event => inside.push(event),
+        }
+        drop(inside);
+        self.changed.send_replace(());
     }
 
     /// Adds the result and says how much the log holds; `None` if it had one.
@@ -217,11 +223,28 @@ impl Follower {
     fn read(&mut self) -> Option<Vec<(u64, Event)>> {
         let inside = lock(&self.log.inside);
         let behind = usize::try_from(self.next.checked_sub(inside.first)?).ok()?;
-        let fresh = inside.events.iter().skip(behind).take(BATCH).cloned();
+        let mut bytes = 0;
+        // The first one fits whatever its size: an empty batch means that nothing is there.
+        let fits = |event: &&Event| {
+            let first = bytes == 0;
+            bytes += event.size();
+            first || bytes <= EVENTS_BATCH_BYTES
+        };
+        let fresh = inside.events.iter().skip(behind).take(BATCH).take_while(fits).cloned();
         let batch: Vec<_> = (self.next..).zip(fresh).collect();
         self.next += batch.len() as u64;
         Some(batch)
     }
+}
+
+/// A text in pieces of [`EVENT_BYTES`] at most, none of which breaks a character.
+fn pieces(text: &str) -> impl Iterator<Item = &str> {
+    let mut rest = text;
+    std::iter::from_fn(move || {
+        let (piece, after) = rest.split_at_checked(rest.floor_char_boundary(EVENT_BYTES))?;
+        rest = after;
+        (!piece.is_empty()).then_some(piece)
+    })
 }
 
 /// Nothing that holds one of these locks can panic half-way, so a poisoned one is still right.
@@ -271,8 +294,8 @@ mod tests {
     async fn who_is_too_slow_is_dropped_and_the_log_stays_small() {
         let log = Events::default().open(RunId::new(Uuid::from_u128(1)), 0);
         let mut slow = Arc::clone(&log).follow(None);
-        let text = "x".repeat(EVENTS_BYTES / 8);
-        for _ in 0..20 {
+        let text = "x".repeat(EVENT_BYTES);
+        for _ in 0..200 {
             log.tell(delta(&text));
         }
         assert!(lock(&log.inside).bytes <= EVENTS_BYTES);
@@ -280,8 +303,34 @@ mod tests {
         let mut back = Arc::clone(&log).follow(Some(1));
         log.end();
         let rest = all(&mut back).await;
-        assert_eq!(rest.first().map(|(number, _)| *number), Some(21 + 1 - rest.len() as u64));
+        assert_eq!(rest.first().map(|(number, _)| *number), Some(201 + 1 - rest.len() as u64));
         assert_eq!(rest.last().map(|(_, event)| event), Some(&Event::Result));
+    }
+
+    #[tokio::test]
+    async fn a_text_of_any_length_neither_fills_the_log_nor_a_follower() {
+        let log = Events::default().open(RunId::new(Uuid::from_u128(1)), 0);
+        let mut follower = Arc::clone(&log).follow(None);
+        // A character of three bytes does not end where a piece would.
+        let text = "€".repeat(EVENTS_BYTES / 6);
+        log.tell(delta(&text));
+        log.end();
+        let mut told = String::new();
+        while let Some(batch) = follower.next().await {
+            let sizes: Vec<_> = batch.iter().map(|(_, event)| event.size()).collect();
+            assert!(sizes.iter().sum::<usize>() <= EVENTS_BATCH_BYTES, "{sizes:?}");
+            assert!(sizes.iter().all(|size| *size <= EVENT_BYTES + OVERHEAD), "{sizes:?}");
+            for (_, event) in batch {
+                if let Event::Delta(piece) = event {
+                    told.push_str(&piece);
+                }
+            }
+        }
+        assert!(told == text, "{} bytes of {}", told.len(), text.len());
+
+        let flooded = Events::default().open(RunId::new(Uuid::from_u128(2)), 0);
+        flooded.tell(delta(&"x".repeat(5 * EVENTS_BYTES)));
+        assert!(lock(&flooded.inside).bytes <= EVENTS_BYTES);
     }
 
     #[test]

@@ -8,6 +8,9 @@ use serde_json::{Value, json};
 
 /// How much of a tool's input is shown to people.
 const SUMMARY_CHARS: usize = 200;
+/// How much of a tool's name is: real ones are shorter, but a tool can write a line of its own to
+/// the agent's output, with a name of any length.
+const NAME_CHARS: usize = 100;
 
 /// What a line of the agent's means.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -37,7 +40,7 @@ pub enum Line {
     Delta(String),
     /// A tool was called.
     Tool {
-        /// Its name.
+        /// Its name, cut short.
         name: String,
         /// Its input, cut short.
         summary: String,
@@ -161,7 +164,7 @@ fn delta(event: &Value) -> Line {
 
 fn tools(message: &Value) -> Vec<Line> {
     let line = |call: &Value| Line::Tool {
-        name: call["name"].as_str().unwrap_or("?").to_owned(),
+        name: call["name"].as_str().unwrap_or("?").chars().take(NAME_CHARS).collect(),
         summary: call["input"].to_string().chars().take(SUMMARY_CHARS).collect(),
     };
     or_other(blocks(message, "tool_use").map(line).collect())
@@ -221,6 +224,16 @@ mod tests {
         for broken in [&b"Killed"[..], b"", b"[1]", b"{", b"\xff\xfe"] {
             assert_eq!(parse(broken), [Line::Broken], "{broken:?}");
         }
+    }
+
+    #[test]
+    fn what_is_shown_of_a_tool_is_short_however_long_it_came() {
+        let long = "ä".repeat(100_000);
+        let call = json!({"type": "tool_use", "name": &long, "input": {"command": &long}});
+        let line = json!({"type": "assistant", "message": {"content": [call]}}).to_string();
+        let [Line::Tool { name, summary }] = &parse(line.as_bytes())[..] else { panic!("no tool") };
+        assert_eq!(name.chars().count(), NAME_CHARS);
+        assert_eq!(summary.chars().count(), SUMMARY_CHARS);
     }
 
     #[test]

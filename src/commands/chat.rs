@@ -1,7 +1,7 @@
 //! `noclaw chat`: a line in, the reply as it is written. Ctrl-C cancels the run, a second one
 //! leaves.
 
-use std::io::{BufRead, IsTerminal};
+use std::io::{BufRead, IsTerminal, Result as Read};
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
@@ -28,24 +28,47 @@ pub fn run(args: Args) -> Ended {
     block_on(async {
         let failed = |error: std::io::Error| Failure::of(ExitStatus::Failed, &error);
         let interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
-        Chat { args, interrupt, lines: lines(), last: ExitStatus::Ok }.go().await
+        Chat { args, interrupt, lines: lines(), read: 0, last: ExitStatus::Ok }.go().await
     })
 }
 
-/// Standard input, line by line, from a thread of its own: reading it cannot be given up.
-fn lines() -> mpsc::Receiver<String> {
+/// Standard input, line by line, from a thread of its own: reading it cannot be given up. Whether a
+/// line is a text is not judged here, so that no line is lost on the way.
+fn lines() -> mpsc::Receiver<Read<Vec<u8>>> {
     let (sender, lines) = mpsc::channel(1);
     std::thread::spawn(move || {
-        let read = std::io::stdin().lock().lines().map_while(Result::ok);
-        read.into_iter().try_for_each(|line| sender.blocking_send(line))
+        for line in std::io::stdin().lock().split(b'\n') {
+            // After an error nothing more can be read.
+            let over = line.is_err();
+            if sender.blocking_send(line).is_err() || over {
+                return;
+            }
+        }
     });
     lines
+}
+
+/// The text of a line.
+fn text(number: u64, mut line: Vec<u8>) -> Result<String, Failure> {
+    line.pop_if(|last| *last == b'\r');
+    String::from_utf8(line).map_err(|error| {
+        let byte = error.utf8_error().valid_up_to() + 1;
+        let message = format!("line {number} of standard input is not UTF-8, from byte {byte} on");
+        Failure::new(ExitStatus::Data, message)
+            .hint("nothing of this line was sent; `iconv -t UTF-8` converts a text")
+    })
+}
+
+fn unread(error: &std::io::Error) -> Failure {
+    Failure::new(ExitStatus::Data, format!("standard input cannot be read: {error}"))
 }
 
 struct Chat {
     args: Args,
     interrupt: Signal,
-    lines: mpsc::Receiver<String>,
+    lines: mpsc::Receiver<Read<Vec<u8>>>,
+    // Lines so far.
+    read: u64,
     last: ExitStatus,
 }
 
@@ -67,8 +90,8 @@ impl Chat {
                 }
             };
             match line {
-                Some(line) if line.trim().is_empty() => {}
-                Some(line) => match self.say(line).await {
+                Some(Err(error)) => return Err(unread(&error)),
+                Some(Ok(line)) => match self.hear(line).await {
                     Ok(status) => self.last = status,
                     // What is wrong with one message need not be with the next.
                     Err(failure) if terminal && failure.status != ExitStatus::Cancelled => {
@@ -84,6 +107,13 @@ impl Chat {
                 }
             }
         }
+    }
+
+    /// A line of standard input. An empty one says nothing.
+    async fn hear(&mut self, line: Vec<u8>) -> Ended {
+        self.read += 1;
+        let line = text(self.read, line)?;
+        if line.trim().is_empty() { Ok(self.last) } else { self.say(line).await }
     }
 
     async fn say(&mut self, message: String) -> Ended {
@@ -104,6 +134,7 @@ impl Chat {
         })?;
         let mut said = Said::default();
         let mut cancelled = false;
+        let mut patience = Patience::default();
         loop {
             let told = tokio::select! {
                 told = stream.next() => told,
@@ -119,29 +150,56 @@ impl Chat {
                     continue;
                 }
             };
-            match told {
-                Some(Told::Result(run)) => {
-                    said.end(&run);
-                    return Ok(*run);
+            let client = &self.args.envelope.client;
+            let run = match told {
+                Some(Told::Result(run)) => run,
+                Some(told) => {
+                    patience.is_back();
+                    said.hear(told);
+                    continue;
                 }
-                Some(told) => said.hear(told),
-                None => stream = again(&self.args.envelope.client, run, stream.last()).await?,
-            }
+                None => match again(client, run, stream.last(), &mut patience).await? {
+                    Back::Stream(more) => {
+                        stream = more;
+                        continue;
+                    }
+                    Back::Over(run) => run,
+                },
+            };
+            said.end(&run);
+            return Ok(*run);
         }
     }
 }
 
-/// Follows a run again after the connection was lost.
-async fn again(client: &Client, run: RunId, last: Option<&str>) -> Result<Stream, Failure> {
-    let mut patience = Patience::default();
+/// What a run is when it is followed again.
+enum Back {
+    Stream(Stream),
+    /// Its result has been told to us before.
+    Over(Box<RunView>),
+}
+
+/// Follows a run again after its stream has ended without a result. Only an event gives `patience`
+/// back: a service may take every connection and end it at once.
+async fn again(
+    client: &Client,
+    run: RunId,
+    last: Option<&str>,
+    patience: &mut Patience,
+) -> Result<Back, Failure> {
+    let mut miss = Miss::Lost(Failure::new(ExitStatus::Unavailable, "the stream ended"));
     loop {
-        match client.follow(run, last).await {
-            Ok(stream) => return Ok(stream),
+        let went = |_| reply::goes_on(run, ExitStatus::Later, "the service went away");
+        patience.again(miss).await.map_err(went)?;
+        let answer = match client.follow(run, last).await {
+            Ok(Some(stream)) => return Ok(Back::Stream(stream)),
+            Ok(None) => client.get(&format!("/v1/runs/{run}")).await,
+            Err(miss) => Err(miss),
+        };
+        match answer {
+            Ok(answer) => return Ok(Back::Over(answer.json()?)),
             Err(Miss::Refused(failure)) => return Err(failure),
-            Err(miss) => {
-                let went = |_| reply::goes_on(run, ExitStatus::Later, "the service went away");
-                patience.again(miss).await.map_err(went)?;
-            }
+            Err(missed) => miss = missed,
         }
     }
 }
@@ -216,5 +274,120 @@ impl Said {
             print_part("\n");
         }
         self.text.clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read as _, Write};
+    use std::os::unix::net::UnixListener;
+    use std::path::Path;
+
+    use super::*;
+
+    type Checked = std::result::Result<(), Box<dyn std::error::Error>>;
+
+    #[derive(clap::Parser)]
+    struct Line {
+        #[command(flatten)]
+        args: Args,
+    }
+
+    /// A service that answers every connection with the next of these, and with the last for ever.
+    fn serve(socket: &Path, answers: Vec<String>) -> std::io::Result<mpsc::Receiver<String>> {
+        let listener = UnixListener::bind(socket)?;
+        let (sender, requests) = mpsc::channel(1000);
+        std::thread::spawn(move || {
+            let last = answers.last().cloned();
+            for answer in
+                answers.into_iter().chain(std::iter::repeat_with(|| last.clone()).flatten())
+            {
+                let (mut stream, _) = listener.accept()?;
+                let mut request = [0; 4096];
+                let read = stream.read(&mut request)?;
+                let request = String::from_utf8_lossy(request.get(..read).unwrap_or_default());
+                sender.blocking_send(request.into_owned()).ok();
+                stream.write_all(answer.as_bytes())?;
+            }
+            std::io::Result::Ok(())
+        });
+        Ok(requests)
+    }
+
+    const RUN: &str = "01a00000-0000-7000-8000-000000000000";
+
+    fn stream(events: &str) -> String {
+        let kind = "content-type: text/event-stream";
+        format!("HTTP/1.1 200 OK\r\n{kind}\r\nlocation: /v1/runs/{RUN}\r\n\r\n{events}")
+    }
+
+    fn delta(number: u32) -> String {
+        format!("id: {RUN}:{number}\nevent: delta\ndata: {{\"text\":\"\"}}\n\n")
+    }
+
+    async fn say(socket: &Path) -> std::result::Result<Ended, Box<dyn std::error::Error>> {
+        let socket = socket.display().to_string();
+        let Line { args } = clap::Parser::try_parse_from(["chat", "--socket", &socket])?;
+        let interrupt = signal(SignalKind::interrupt())?;
+        let (_, lines) = mpsc::channel(1);
+        let mut chat = Chat { args, interrupt, lines, read: 0, last: ExitStatus::Ok };
+        Ok(chat.hear(b"hello".to_vec()).await)
+    }
+
+    fn last_seen(request: &str) -> Option<&str> {
+        request.lines().find_map(|line| line.strip_prefix("last-event-id: "))
+    }
+
+    #[test]
+    fn a_line_that_is_no_text_says_where() -> Checked {
+        assert_eq!(
+            text(1, b"gr\xc3\xbc\xc3\x9fe\r".to_vec()).ok().as_deref(),
+            Some("gr\u{fc}\u{df}e")
+        );
+        let failure = text(7, b"ab\xe4".to_vec()).err().ok_or("read")?;
+        assert_eq!(failure.status, ExitStatus::Data);
+        assert_eq!(failure.message, "line 7 of standard input is not UTF-8, from byte 3 on");
+        Ok(())
+    }
+
+    #[tokio::test]
+    async fn streams_that_end_at_once_are_not_followed_for_ever() -> Checked {
+        let dir = tempfile::tempdir()?;
+        let socket = dir.path().join("socket");
+        let answers = vec![stream(&delta(1)), stream(""), stream(&delta(2)), stream("")];
+        let mut requests = serve(&socket, answers)?;
+        let failure = say(&socket).await?.err().ok_or("it ended")?;
+        assert_eq!(failure.status, ExitStatus::Later);
+        assert!(failure.message.ends_with(&format!("accepted as run {RUN}")), "{failure:?}");
+        let mut seen = Vec::new();
+        while let Ok(request) = requests.try_recv() {
+            seen.push(last_seen(&request).map(str::to_owned));
+        }
+        // The event in between gave it all its patience back.
+        assert_eq!(seen.len(), 1 + 2 + 50);
+        let ids = [None, Some(1), Some(1), Some(2), Some(2)];
+        let ids = ids.map(|id| id.map(|number| format!("{RUN}:{number}")));
+        assert_eq!(seen.get(..5), Some(&ids[..]), "what was seen is not asked for again");
+        Ok(())
+    }
+
+    #[tokio::test]
+    async fn a_result_that_was_told_before_is_fetched() -> Checked {
+        let dir = tempfile::tempdir()?;
+        let socket = dir.path().join("socket");
+        let run = serde_json::json!({"run": RUN, "status": "failed", "user": "owner",
+            "conversation": "main", "attempts": 1, "error": "internal: x", "cost_usd": 0.0,
+            "created_at": "2026-11-22T10:00:00Z", "usage": crate::core::money::Usage::default()});
+        let run = run.to_string();
+        let json = format!("HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n\r\n{run}");
+        let nothing = "HTTP/1.1 204 No Content\r\n\r\n".to_owned();
+        let mut requests = serve(&socket, vec![stream(&delta(1)), nothing, json])?;
+        assert_eq!(say(&socket).await?.ok(), Some(ExitStatus::Failed));
+        let mut last = String::new();
+        while let Ok(request) = requests.try_recv() {
+            last = request;
+        }
+        assert!(last.starts_with(&format!("GET /v1/runs/{RUN} HTTP")), "{last}");
+        Ok(())
     }
 }

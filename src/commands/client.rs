@@ -6,7 +6,7 @@ use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper::header::{ACCEPT, CONTENT_TYPE, HOST, USER_AGENT};
-use hyper::{Method, Request, Response};
+use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -104,14 +104,16 @@ impl Client {
     pub async fn post_and_follow(&self, key: &str, body: &impl Serialize) -> Result<Stream, Miss> {
         let headers = [(KEY, key), (ACCEPT.as_str(), EVENT_STREAM)];
         let response = self.send(Method::POST, "/webhook", &headers, json(body)).await?;
-        Ok(Stream::of(response))
+        Ok(Stream::of(response, None))
     }
 
-    /// Follows a run from the event `after` on.
-    pub async fn follow(&self, run: RunId, after: Option<&str>) -> Result<Stream, Miss> {
+    /// Follows a run from the event `after` on. `None` if that was its result.
+    pub async fn follow(&self, run: RunId, after: Option<&str>) -> Result<Option<Stream>, Miss> {
         let path = format!("/v1/runs/{run}/events");
         let headers: Vec<_> = after.into_iter().map(|id| ("last-event-id", id)).collect();
-        Ok(Stream::of(self.send(Method::GET, &path, &headers, Bytes::new()).await?))
+        let response = self.send(Method::GET, &path, &headers, Bytes::new()).await?;
+        let over = response.status() == StatusCode::NO_CONTENT;
+        Ok((!over).then(|| Stream::of(response, after)))
     }
 
     async fn collect(

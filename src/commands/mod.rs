@@ -188,10 +188,14 @@ fn print_part(text: &str) {
 }
 
 /// A text in which control characters, but newline and tab, are only shown: a terminal obeys them,
-/// and an agent could have written them.
+/// and an agent could have written them. So are those that turn the direction of writing: they make
+/// what is read something else than what is there.
 fn harmless(text: &str) -> String {
     let shown = |c: char| match c {
         '\n' | '\t' => c.to_string(),
+        '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{200e}' | '\u{200f}' | '\u{61c}' => {
+            c.escape_unicode().to_string()
+        }
         c if c.is_control() => c.escape_default().to_string(),
         c => c.to_string(),
     };
@@ -216,5 +220,11 @@ mod tests {
         assert_eq!(super::harmless("a\tb\nc"), "a\tb\nc");
         let shown = super::harmless("\u{1b}]0;pwned\u{7}\r\u{9b}31m");
         assert_eq!(shown, "\\u{1b}]0;pwned\\u{7}\\r\\u{9b}31m");
+        for turns in ('\u{202a}'..='\u{202e}').chain('\u{2066}'..='\u{2069}') {
+            assert_eq!(super::harmless(&turns.to_string()), turns.escape_unicode().to_string());
+        }
+        assert_eq!(super::harmless("\u{200e}\u{200f}\u{61c}"), "\\u{200e}\\u{200f}\\u{61c}");
+        // Words that are written from right to left need none of these.
+        assert_eq!(super::harmless("שלום – سلام"), "שלום – سلام");
     }
 }

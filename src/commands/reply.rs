@@ -16,7 +16,7 @@ use crate::core::problem::ExitStatus;
 const WAIT: u64 = 50;
 /// A service that is started anew needs less than a second; one that ends its runs first, longer.
 const PATIENCE: u32 = 50;
-const AGAIN: Duration = Duration::from_millis(200);
+const AGAIN: Duration = Duration::from_millis(if cfg!(test) { 2 } else { 200 });
 
 /// Time for a service that went away to come back.
 #[derive(Debug, Default)]

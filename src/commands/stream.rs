@@ -33,11 +33,12 @@ pub struct Stream {
 }
 
 impl Stream {
-    /// Reads an answer.
-    pub fn of(response: Response<Incoming>) -> Self {
+    /// Reads an answer: what follows the event `after`, the last one until another comes.
+    pub fn of(response: Response<Incoming>, after: Option<&str>) -> Self {
         let location = response.headers().get(LOCATION).and_then(|value| value.to_str().ok());
         let run = location.and_then(|path| path.rsplit('/').next()?.parse().ok());
-        Self { body: response.into_body(), buffer: BytesMut::new(), run, last: None }
+        let last = after.map(str::to_owned);
+        Self { body: response.into_body(), buffer: BytesMut::new(), run, last }
     }
 
     /// Whose events these are.

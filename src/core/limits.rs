@@ -147,6 +147,11 @@ pub const MODEL_FIRST_BYTE: Duration = Duration::from_secs(150);
 pub const INTERRUPT_TIME: Duration = Duration::from_millis(400);
 /// What is kept of a run's events for those who follow it: as much as a reply may have.
 pub const EVENTS_BYTES: usize = MIB;
+/// What one event tells of the agent's words; more at once are several events. A tool may write a
+/// line as long as [`AGENT_LINE_BYTES`], and a log keeps its newest event whatever its size.
+pub const EVENT_BYTES: usize = 16 * KIB;
+/// What a follower is handed at once: it holds as much for a reader that does not read.
+pub const EVENTS_BATCH_BYTES: usize = 64 * KIB;
 /// What is kept in all of the events of runs that have ended.
 pub const EVENTS_KEPT_BYTES: usize = MIB;
 /// A reader of events that takes nothing for so long is dropped.

@@ -6,6 +6,7 @@
 //! | finishing | its outcome's state: the outcome was written, the container is gone |
 //! | starting, running | queued again, cancelled, or failed: interrupted (`core::run::after_crash`) |
 //! | queued | stays |
+//! | a row that does not read back | stays, and the log names it; the others do not wait for it |
 
 use sea_orm::sea_query::Expr;
 use sea_orm::{ColumnTrait, EntityTrait, QueryFilter, QueryOrder};
@@ -17,15 +18,16 @@ use super::record::{attempts, invalid, parse_run, parse_state};
 use super::standing::{Standing, Update, end, requeue};
 use super::writer::{Operation, Tx};
 use crate::core::ids::RunId;
+use crate::core::problem::chain;
 use crate::core::run::{Progress, RunState, Settle, after_crash};
 
 impl Store {
     /// Settles all open runs, in one transaction. Returns each with the state it was brought to,
-    /// oldest first.
+    /// oldest first. A run whose row does not read back, or says what cannot be, is left out: it
+    /// stays as it is and is told to the log.
     ///
     /// # Errors
-    /// [`Error::Recover`], [`Error::Full`]; [`Error::Row`] for a row that does not read back. Then
-    /// none was settled.
+    /// [`Error::Recover`], [`Error::Change`], [`Error::Full`]. Then none was settled.
     pub async fn recover(&self, now_ms: i64) -> Result<Vec<(RunId, RunState)>, Error> {
         self.writer.carry_out(Recover { now_ms }).await
     }
@@ -47,8 +49,15 @@ impl Operation for Recover {
         let open = open.all(tx).await.named(|source| Error::Recover { source })?;
         let mut settled = Vec::with_capacity(open.len());
         for row in open {
-            let run = parse_run(&row.id)?;
-            settled.push((run, self.settle(tx, run, &row).await?));
+            match self.settle(tx, &row).await {
+                Ok(one) => settled.push(one),
+                // Nothing of it was written: its one write comes last.
+                Err(error @ (Error::Row { .. } | Error::Impossible { .. })) => {
+                    let (seq, id, error) = (row.seq, &row.id, chain(&error));
+                    tracing::error!(seq, run = %id, error, "a run cannot be settled; it stays");
+                }
+                Err(error) => return Err(error),
+            }
         }
         Ok(settled)
     }
@@ -59,7 +68,8 @@ impl Operation for Recover {
 }
 
 impl Recover {
-    async fn settle(&self, tx: &Tx, run: RunId, row: &runs::Model) -> Result<RunState, Error> {
+    async fn settle(&self, tx: &Tx, row: &runs::Model) -> Result<(RunId, RunState), Error> {
+        let run = parse_run(&row.id)?;
         let standing = Standing::of(tx, run).await?;
         let over = |update: Update| update.col_expr(runs::Column::GoneAt, Expr::value(self.now_ms));
         let (state, update) = match &row.outcome {
@@ -80,7 +90,7 @@ impl Recover {
             },
         };
         standing.write(tx, update).await?;
-        Ok(state)
+        Ok((run, state))
     }
 }
 

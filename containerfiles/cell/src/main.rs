@@ -13,6 +13,7 @@ mod measure;
 mod model;
 mod reaper;
 
+use std::io::Write;
 use std::process::ExitCode;
 
 /// The error's chain, each cause once.
@@ -27,20 +28,26 @@ fn describe(error: &dyn std::error::Error) -> String {
     text
 }
 
+/// Says what went wrong, if there is still somebody to hear it: `eprintln!` would panic when
+/// standard error is gone (whoever read it was killed), and pid 1 cannot even abort properly.
+fn say(what: &str) {
+    writeln!(std::io::stderr(), "noclaw-cell: {what}").ok();
+}
+
 fn main() -> ExitCode {
     let mut args = std::env::args().skip(1);
     let result = match args.next().as_deref() {
         None => launcher::run(),
         Some("confine") => confine::run(&args.collect::<Vec<_>>()),
         Some(other) => {
-            eprintln!("noclaw-cell: unknown argument {other:?}; the service starts this program");
+            say(&format!("unknown argument {other:?}; the service starts this program"));
             return ExitCode::from(64);
         }
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("noclaw-cell: {}", describe(&*error));
+            say(&describe(&*error));
             ExitCode::from(70)
         }
     }

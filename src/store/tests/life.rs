@@ -1,5 +1,7 @@
 //! What becomes of a claimed run, what can be read of it, and what a crash makes of it.
 
+use sea_orm::{ConnectionTrait, Database};
+
 use super::super::read::{HistoryPage, RunFilter};
 use super::super::tokens::NewToken;
 use super::*;
@@ -261,5 +263,32 @@ async fn a_token_is_found_by_its_hash_until_it_expires_or_is_deleted() -> Checke
     assert!(!store.delete_token(first).await?);
     assert!(store.find_token(&[1; 32], NOW).await?.is_none());
     assert_eq!(store.users().await?.len(), 1, "the user of a token exists");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_run_that_does_not_read_back_holds_up_no_other() -> Checked {
+    let home = Home::new().await?;
+    let all = ActiveLimits { cells: 100, per_user: 100 };
+    for run in 1..=5 {
+        home.say(run, "ann", &format!("c{run}"), "hi").await?;
+        home.store.claim(all, NOW).await?.ok_or("nothing to claim")?;
+    }
+    let rival = Database::connect(format!("sqlite:{}", home.options.path.display())).await?;
+    for (run, damage) in [
+        (2, "state = 'lost'"),
+        (3, "outcome = 'answered'"), // only a finishing run may become that
+        (4, "state = 'finishing'"),
+    ] {
+        let run = id(run);
+        rival.execute_unprepared(&format!("UPDATE runs SET {damage} WHERE id = '{run}'")).await?;
+    }
+    rival.close().await?;
+    let expected = [(id(1), RunState::Queued), (id(5), RunState::Queued)];
+    assert_eq!(home.store.recover(NOW + 9).await?, expected);
+    let left = home.store.run(id(4)).await?.ok_or("no run")?;
+    assert_eq!((left.state, left.gone_at), (RunState::Finishing, None));
+    assert_eq!(home.store.recover(NOW + 9).await?, [], "it stays, and nobody waits for it");
+    assert!(home.store.claim(all, NOW).await?.is_some(), "the others go on");
     Ok(())
 }
