@@ -39,6 +39,10 @@ impl Assistant {
     pub async fn recover(&self) {
         while let Err(error) = self.cells.remove_all(self.state.instance()).await {
             tracing::warn!(error = chain(&error), "cannot look for cells that were left");
+            if self.stop.is_cancelled() {
+                // The next start looks again.
+                return;
+            }
             tokio::time::sleep(AGAIN).await;
         }
         for (run, state) in self.settle().await {

@@ -2,8 +2,8 @@
 //! write to. Between two runs of the conversation nobody does.
 //!
 //! Only the head's transcript is kept. What it holds besides what was said is trusted only as far
-//! as it was there before any tool of the run could write to it: [`Notes`] looks at it just before the
-//! first tool call is passed on, or at the end of a run that used none.
+//! as it was there before any tool of the run could write to it: [`Notes`] looks at it just before
+//! the first tool call is passed on, or at the end of a run that used none.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, OnceLock};

@@ -175,10 +175,8 @@ async fn serve(args: Args) -> Ended {
 
 /// Settles what was left, then answers until the service stops.
 async fn work(assistant: Arc<Assistant>) {
-    tokio::select! {
-        () = assistant.stop.cancelled() => return,
-        () = assistant.recover() => {}
-    }
+    // Not cut short by a stop: what can be removed and settled now need not wait for a start.
+    assistant.recover().await;
     tokio::select! {
         () = Arc::clone(&assistant).work() => {}
         () = assistant.forget() => {}
