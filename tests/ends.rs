@@ -14,8 +14,8 @@ mod support;
 
 use std::collections::HashMap;
 use std::process::{Child, Stdio};
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
@@ -32,6 +32,9 @@ const CELLS: usize = 4;
 const MOST: SignedDuration = SignedDuration::from_secs(2);
 /// The moments at which a run is cancelled: from before its claim to its tool's work.
 const MOMENT_MS: u64 = 2500;
+
+/// What is measured is the service, not two of them at once.
+static ALONE: Mutex<()> = Mutex::new(());
 
 fn wanted() -> Result<usize> {
     match std::env::var("NOCLAW_ENDS") {
@@ -54,6 +57,7 @@ struct End {
 
 #[test]
 fn a_run_that_takes_too_long_is_gone_two_seconds_later() -> Result {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     let house = house("1")?;
     let removals = Removals::watch(&house)?;
     let (ends, next) = (Mutex::new(Vec::new()), AtomicUsize::new(0));
@@ -77,6 +81,7 @@ fn a_run_that_takes_too_long_is_gone_two_seconds_later() -> Result {
 
 #[test]
 fn a_cancelled_run_is_gone_two_seconds_later() -> Result {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     let house = house("600")?;
     let removals = Removals::watch(&house)?;
     let (ends, next) = (Mutex::new(Vec::new()), AtomicUsize::new(0));
