@@ -18,10 +18,12 @@ pub mod stream_json;
 pub mod transcript;
 
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use noclaw_cell::LAUNCHER;
 use noclaw_cell::job::Job;
+use tokio::sync::Mutex;
 
 use self::door::{Door, Model};
 use self::engine::{Engine, EngineError, Listed};
@@ -63,6 +65,9 @@ pub enum CellError {
 pub struct Cells {
     podman: Podman,
     engine: Engine,
+    // Podman 4.3 looks up a user's ids by a library that two threads may not use at a time: two
+    // containers made at once can crash its service, and end every cell with it.
+    creating: Arc<Mutex<()>>,
 }
 
 /// A container that exists, and must be ended.
@@ -77,7 +82,8 @@ pub struct Cell {
 impl Cells {
     /// Cells of the Podman at this socket.
     pub fn at(socket: &Path) -> Self {
-        Self { podman: Podman::at(socket), engine: Engine::at(socket) }
+        let (podman, engine) = (Podman::at(socket), Engine::at(socket));
+        Self { podman, engine, creating: Arc::default() }
     }
 
     /// Our own requests.
@@ -95,7 +101,12 @@ impl Cells {
     /// # Errors
     /// Podman's. It may have made the container all the same: see [`Cells::remove_of`].
     pub async fn create(&self, plan: &CellPlan) -> Result<Cell, CellError> {
-        let id = within("create a container", self.podman.create(&request(plan))).await?;
+        self.make(&request(plan)).await
+    }
+
+    async fn make(&self, request: &Create<'_>) -> Result<Cell, CellError> {
+        let _alone = self.creating.lock().await;
+        let id = within("create a container", self.podman.create(request)).await?;
         Ok(self.cell(id))
     }
 
@@ -114,8 +125,7 @@ impl Cells {
     /// Podman's.
     pub async fn try_out(&self, image: &str, program: &[&str]) -> Result<i64, CellError> {
         let request = Create { entrypoint: program, ..base(image) };
-        let id = within("create a container", self.podman.create(&request)).await?;
-        let cell = self.cell(id);
+        let cell = self.make(&request).await?;
         let run = async {
             within("start the container", self.engine.start(&cell.id)).await?;
             within("run to its end", self.podman.wait(&cell.id)).await
@@ -167,7 +177,7 @@ impl Cell {
     /// # Errors
     /// Podman's; the cell is still to be ended.
     pub async fn open(&self, job: &Job, model: Model) -> Result<Door, CellError> {
-        let Cells { podman, engine } = &self.cells;
+        let Cells { podman, engine, .. } = &self.cells;
         self.starting.store(true, Ordering::Relaxed);
         within("init the container", engine.init(&self.id)).await?;
         let streams = within("attach to the container", podman.attach(&self.id)).await?;
