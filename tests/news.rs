@@ -7,15 +7,10 @@ use std::fs::File;
 use std::process::{Command, Output, Stdio};
 
 use serde_json::Value;
-use support::{House, Result, ground, told, until};
+use support::{House, Result, exits, ground, told, until};
 
 fn noclaw(house: &House, args: &[&str]) -> Result<Output> {
     Ok(house.noclaw(args).output()?)
-}
-
-fn exits(output: &Output, status: i32) -> String {
-    assert_eq!(output.status.code(), Some(status), "{}", told(output));
-    told(output)
 }
 
 fn json(output: &Output) -> Result<Value> {

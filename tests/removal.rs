@@ -11,25 +11,10 @@ use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
 
 use serde_json::{Value, json};
-use support::{Answer, House, PATIENCE, Result, exchange, ground, post, told, until};
-
-fn call(house: &House, method: &str, path: &str, body: &Value) -> Result<Answer> {
-    let request = post(path, "", &body.to_string());
-    house.request(request.replacen("POST", method, 1))
-}
+use support::{Answer, House, PATIENCE, Result, exchange, exits, ground, post, until};
 
 fn noclaw(house: &House, args: &[&str]) -> Result<Output> {
     Ok(house.noclaw(args).output()?)
-}
-
-/// The command must exit so; returns what it wrote to both of its streams.
-fn exits(output: &Output, status: i32) -> String {
-    assert_eq!(output.status.code(), Some(status), "{}", told(output));
-    told(output)
-}
-
-fn workspace(house: &House, user: &str) -> PathBuf {
-    house.path(&format!("state/users/{user}/workspace"))
 }
 
 #[test]
@@ -37,9 +22,9 @@ fn a_removal_asks_says_what_goes_and_takes_everything() -> Result {
     let house = House::start(&[])?;
     house.send(&["-u", "bob", r#"!tool Bash {"command":"printf 12345 >five; chmod 0 ."}"#])?;
     house.send(&["-u", "bob.b", r#"!tool Bash {"command":"echo mine >note"}"#])?;
-    call(&house, "POST", "/v1/tokens", &json!({"user": "bob"}))?;
-    fs::set_permissions(workspace(&house, "bob"), Permissions::from_mode(0o700))?;
-    symlink(workspace(&house, "bob.b"), workspace(&house, "bob").join("way-out"))?;
+    house.call("POST", "/v1/tokens", &json!({"user": "bob"}))?;
+    fs::set_permissions(house.workspace("bob"), Permissions::from_mode(0o700))?;
+    symlink(house.workspace("bob.b"), house.workspace("bob").join("way-out"))?;
     let said = exits(&noclaw(&house, &["user", "remove", "bob"])?, 64);
     for word in
         ["1 messages", "1 runs", "1 conversations", "1 tokens", "2 files of 5 bytes", "--yes"]
@@ -66,7 +51,7 @@ fn a_removal_asks_says_what_goes_and_takes_everything() -> Result {
     assert!(!house.path("state/users/bob").exists());
     assert_eq!(fs::read_dir(house.path("state/removed"))?.count(), 0);
     assert_eq!(house.get("/v1/tokens")?.json()?["tokens"], json!([]));
-    let note = fs::read_to_string(workspace(&house, "bob.b").join("note"))?;
+    let note = fs::read_to_string(house.workspace("bob.b").join("note"))?;
     assert_eq!(note, "mine\n", "a link out of the workspace was not followed");
     // A later user of the name finds nothing.
     assert_eq!(house.send(&["-u", "bob", "!history"])?, "!history");
@@ -83,14 +68,14 @@ fn a_removal_asks_says_what_goes_and_takes_everything() -> Result {
 fn a_user_with_a_run_that_is_not_over_is_not_removed() -> Result {
     let house = House::start(&[])?;
     let body = json!({"user": "bob", "message": "!sleep 3"});
-    let run = call(&house, "POST", "/webhook?wait=0", &body)?.json()?;
-    let refused = call(&house, "DELETE", "/v1/users/bob", &json!({}))?;
+    let run = house.call("POST", "/webhook?wait=0", &body)?.json()?;
+    let refused = house.call("DELETE", "/v1/users/bob", &json!({}))?;
     assert_eq!((refused.status, refused.problem()?.as_str()), (409, "conflict"), "{refused:?}");
     let id = run["run"].as_str().ok_or("no run")?;
     let ended = house.get(&format!("/v1/runs/{id}?wait=60"))?.json()?;
     assert_eq!(ended["reply"], "You said: !sleep 3");
     // To people the run is over now, though its container may be there for another moment.
-    let removed = call(&house, "DELETE", "/v1/users/bob", &json!({}))?;
+    let removed = house.call("DELETE", "/v1/users/bob", &json!({}))?;
     assert_eq!(removed.status, 200, "{removed:?}");
     assert_eq!(removed.json()?["messages"], 1);
     assert_eq!(house.show(&run)?["status"], 404, "the run went, too");
@@ -111,13 +96,13 @@ impl Halted {
         house.env("NOCLAW_TEST_PAUSE", &format!("{point}:{}", reached.display()));
         house.open()?;
         let bob = json!({"name": "bob", "time_zone": "Asia/Tokyo"});
-        assert_eq!(call(&house, "POST", "/v1/users", &bob)?.status, 201);
-        fs::write(workspace(&house, "bob").join("note"), "bob's")?;
+        assert_eq!(house.call("POST", "/v1/users", &bob)?.status, 201);
+        fs::write(house.workspace("bob").join("note"), "bob's")?;
         let mut removal = UnixStream::connect(house.socket())?;
         let request = post("/v1/users/bob", "", "{}").replacen("POST", "DELETE", 1);
         removal.write_all(request.as_bytes())?;
         until("the removal is under way", || reached.exists().then_some(()))?;
-        assert!(!workspace(&house, "bob").exists());
+        assert!(!house.workspace("bob").exists());
         Ok(Self { house, reached, removal })
     }
 
@@ -157,7 +142,7 @@ const LOOK: &str = r#"!tool Bash {"command":"cat /workspace/note 2>/dev/null || 
 fn a_removal_killed_before_its_rows_are_deleted_is_undone() -> Result {
     let house = Halted::at("user_moved")?.killed()?;
     assert_eq!(house.get("/v1/users/bob")?.json()?["time_zone"], "Asia/Tokyo");
-    assert_eq!(fs::read_to_string(workspace(&house, "bob").join("note"))?, "bob's");
+    assert_eq!(fs::read_to_string(house.workspace("bob").join("note"))?, "bob's");
     let said = exits(&noclaw(&house, &["user", "remove", "bob", "--yes"])?, 0);
     assert!(said.contains("1 files of 5 bytes"), "{said}");
     Ok(())
@@ -188,7 +173,7 @@ fn a_removal_goes_on_when_its_caller_has_gone() -> Result {
 fn a_message_that_comes_before_the_rows_are_deleted_keeps_the_user() -> Result {
     let halted = Halted::at("user_moved")?;
     let message = json!({"user": "bob", "message": LOOK});
-    let run = call(&halted.house, "POST", "/webhook?wait=0", &message)?.json()?;
+    let run = halted.house.call("POST", "/webhook?wait=0", &message)?.json()?;
     let run = run.get("run").and_then(Value::as_str).ok_or("no run")?;
     // It would be begun at once.
     for _ in 0..50 {

@@ -9,25 +9,10 @@ use std::path::PathBuf;
 use std::process::{Output, Stdio};
 
 use serde_json::{Value, json};
-use support::{Answer, House, Result, post, told};
-
-fn call(house: &House, method: &str, path: &str, body: &Value) -> Result<Answer> {
-    let request = post(path, "", &body.to_string());
-    house.request(request.replacen("POST", method, 1))
-}
+use support::{House, Result, exits, post};
 
 fn noclaw(house: &House, args: &[&str]) -> Result<Output> {
     Ok(house.noclaw(args).output()?)
-}
-
-/// The command must exit so; returns what it wrote to both of its streams.
-fn exits(output: &Output, status: i32) -> String {
-    assert_eq!(output.status.code(), Some(status), "{}", told(output));
-    told(output)
-}
-
-fn workspace(house: &House, user: &str) -> PathBuf {
-    house.path(&format!("state/users/{user}/workspace"))
 }
 
 /// A program of the test's own.
@@ -42,14 +27,14 @@ fn program(house: &House, name: &str, script: &str) -> Result<PathBuf> {
 fn users_are_made_listed_and_changed_over_http() -> Result {
     let house = House::start(&[])?;
     let bob = json!({"name": "bob", "time_zone": "europe/berlin", "instructions": "be brief"});
-    let made = call(&house, "POST", "/v1/users", &bob)?;
+    let made = house.call("POST", "/v1/users", &bob)?;
     assert_eq!(made.status, 201, "{made:?}");
     assert_eq!(made.json()?["time_zone"], "Europe/Berlin", "as the database writes it");
-    assert!(workspace(&house, "bob").is_dir());
+    assert!(house.workspace("bob").is_dir());
     let users = house.get("/v1/users")?.json()?;
     let names: Vec<_> = users["users"].as_array().ok_or("no users")?.iter().collect();
     assert_eq!(names.len(), 2, "the owner's own user always exists: {users}");
-    let changed = call(&house, "PATCH", "/v1/users/bob", &json!({"time_zone": null}))?;
+    let changed = house.call("PATCH", "/v1/users/bob", &json!({"time_zone": null}))?;
     assert_eq!(changed.json()?["time_zone"], Value::Null, "{changed:?}");
     let text = house.get("/v1/users/bob/instructions")?.json()?;
     assert_eq!(text, json!({"instructions": "be brief"}));
@@ -73,7 +58,7 @@ fn users_are_made_listed_and_changed_over_http() -> Result {
         ("POST", "/v1/users/bob/history", json!({}), 405, "POST"),
         ("GET", "/v1/users/bob/secrets", json!({}), 404, "no route"),
     ] {
-        let answer = call(&house, method, path, &body)?;
+        let answer = house.call(method, path, &body)?;
         assert_eq!(answer.status, status, "{method} {path}: {answer:?}");
         answer.problem()?;
         let detail = answer.json()?["detail"].to_string();
@@ -87,7 +72,7 @@ fn users_are_made_listed_and_changed_over_http() -> Result {
 #[test]
 fn a_users_token_reads_its_own_history_and_nothing_else() -> Result {
     let house = House::start(&["--listen", "127.0.0.1:0"])?;
-    let made = call(&house, "POST", "/v1/tokens", &json!({"user": "bob"}))?.json()?;
+    let made = house.call("POST", "/v1/tokens", &json!({"user": "bob"}))?.json()?;
     let token = made["token"].as_str().ok_or("no token")?;
     let headers = format!("authorization: Bearer {token}\r\n");
     let ask = |method: &str, path: &str| {
@@ -119,9 +104,9 @@ fn changed_instructions_reach_the_next_run_of_the_same_conversation() -> Result 
     let system = || house.send(&["-u", "bob", "!system"]);
     assert!(!system()?.contains("the password is swordfish"));
     let text = json!({"instructions": "the password is swordfish"});
-    assert_eq!(call(&house, "PUT", at, &text)?.status, 200);
+    assert_eq!(house.call("PUT", at, &text)?.status, 200);
     assert!(system()?.contains("the password is swordfish"));
-    call(&house, "PUT", at, &json!({"instructions": "the password is halibut"}))?;
+    house.call("PUT", at, &json!({"instructions": "the password is halibut"}))?;
     let shown = system()?;
     assert!(shown.contains("halibut") && !shown.contains("swordfish"), "{shown}");
     Ok(())
@@ -135,12 +120,12 @@ fn the_command_line_makes_lists_and_changes_users() -> Result {
     let file = file.display().to_string();
     let add = ["user", "add", "bob", "--zone", "Asia/Tokyo", "--instructions", &file];
     let said = exits(&noclaw(&house, &add)?, 0);
-    assert!(said.contains(&workspace(&house, "bob").display().to_string()), "{said}");
+    assert!(said.contains(&house.workspace("bob").display().to_string()), "{said}");
     let said = exits(&noclaw(&house, &add)?, 65);
     assert!(said.contains("hint: noclaw user edit bob"), "{said}");
     let said = exits(&noclaw(&house, &["user", "list"])?, 0);
     let row = said.lines().find(|line| line.starts_with("bob")).ok_or("no bob")?;
-    for word in ["Asia/Tokyo", " 0 ", &workspace(&house, "bob").display().to_string()] {
+    for word in ["Asia/Tokyo", " 0 ", &house.workspace("bob").display().to_string()] {
         assert!(row.contains(word), "{row}");
     }
     let listed = noclaw(&house, &["user", "list", "--json"])?.stdout;

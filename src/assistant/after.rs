@@ -22,7 +22,7 @@ use crate::store::claim::Claimed;
 use crate::store::error::Error;
 
 /// Between two attempts of what must not be lost.
-const AGAIN: Duration = Duration::from_secs(1);
+pub(super) const AGAIN: Duration = Duration::from_secs(1);
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// What is left to be done when a run's container is gone.
@@ -80,9 +80,9 @@ impl Assistant {
                 Err(error) => error,
             };
             tracing::error!(error = chain(&error), "cannot settle runs");
-            // The service stops. A run whose row does not read back is no error here: the store
-            // leaves it out, settles the others and tells the log.
-            if matches!(error, Error::Closed) {
+            // The next start settles them. A run whose row does not read back is no error here: the
+            // store leaves it out, settles the others and tells the log.
+            if matches!(error, Error::Closed) || self.stop.is_cancelled() {
                 return Vec::new();
             }
             tokio::time::sleep(AGAIN).await;
@@ -100,7 +100,7 @@ impl Assistant {
         points::reached("result").await;
         let run = &current.run;
         let own = outcome.reply().map(|_| run.run.to_string());
-        let head = |session| Head { session, notes: current.notes.look() };
+        let head = |session| Head { session, attachments: current.attachments.look() };
         let new_head = own.clone().map(head);
         let meter = current.model.meter();
         let spending = Spending { usage: meter.usage(), cost_microusd: meter.spent() };

@@ -10,8 +10,9 @@ use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use super::Assistant;
+use super::after::AGAIN;
 use super::events::{Event, Log};
-use super::memory::Notes;
+use super::memory::Attachments;
 use super::trouble::Trouble;
 use crate::core::ids::RunId;
 use crate::core::limits::INTERRUPT_TIME;
@@ -21,9 +22,6 @@ use crate::core::timeline::{Step, Timeline};
 use crate::gateway::RunGateway;
 use crate::host::machine::now;
 use crate::store::claim::Claimed;
-
-/// Between two attempts of what the store refused.
-const AGAIN: Duration = Duration::from_secs(1);
 
 /// The runs that are being answered, and the word that cancels each. Locked while one is claimed,
 /// so that nobody finds a run that is claimed and not here.
@@ -41,7 +39,7 @@ impl Running {
 pub(super) struct Current {
     pub(super) run: Claimed,
     pub(super) model: RunGateway,
-    pub(super) notes: Notes,
+    pub(super) attachments: Attachments,
     pub(super) log: Arc<Log>,
     pub(super) watch: Arc<Stopwatch>,
     pub(super) leash: Leash,
@@ -75,8 +73,9 @@ impl Assistant {
         let watch = Arc::new(Stopwatch::default());
         let most = self.settings.limits.run_timeout;
         let leash = Leash { cancel, most, start: Instant::now(), heard: AtomicBool::new(false) };
-        let notes = self.notes(&run);
-        Current { model: self.model(&run, &watch, &notes), notes, run, log, watch, leash }
+        let attachments = self.attachments(&run);
+        let model = self.model(&run, &watch, &attachments);
+        Current { run, model, attachments, log, watch, leash }
     }
 }
 

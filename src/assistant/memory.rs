@@ -2,14 +2,14 @@
 //! write to. Between two runs of the conversation nobody does.
 //!
 //! Only the head's transcript is kept. What it holds besides what was said is trusted only as far
-//! as it was there before any tool of the run could write to it: [`Notes`] looks at it just before
-//! the first tool call is passed on, or at the end of a run that used none.
+//! as it was there before any tool of the run could write to it: [`Attachments`] looks at it just
+//! before the first tool call is passed on, or at the end of a run that used none.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, OnceLock};
 
 use super::Assistant;
-use crate::cell::transcript::{self, NoteId};
+use crate::cell::transcript::{self, AttachmentId};
 use crate::core::limits::TRANSCRIPT_BYTES;
 use crate::core::problem::chain;
 use crate::host::tree::{Tree, TreeError};
@@ -18,37 +18,37 @@ use crate::store::claim::Claimed;
 /// The agent names a project's folder after its working directory.
 const PROJECT: &str = "-workspace";
 
-/// The notes that a run's own transcript held before any tool ran. Clones share it.
+/// The attachments that a run's own transcript held before any tool ran. Clones share it.
 #[derive(Clone)]
-pub(super) struct Notes {
+pub(super) struct Attachments {
     folder: std::path::PathBuf,
     session: String,
-    notes: Arc<OnceLock<BTreeSet<NoteId>>>,
+    found: Arc<OnceLock<BTreeSet<AttachmentId>>>,
 }
 
-impl Notes {
-    /// Takes the notes that are there, the first time that it is called.
-    pub(super) fn look(&self) -> BTreeSet<NoteId> {
+impl Attachments {
+    /// Takes those that are there, the first time that it is called.
+    pub(super) fn look(&self) -> BTreeSet<AttachmentId> {
         let read = || {
             let tree = Tree::open(&self.folder)?;
             tree.read(&path(&self.session), TRANSCRIPT_BYTES)
         };
-        let notes = || match read() {
-            Ok(text) => transcript::notes(&text.unwrap_or_default()),
+        let find = || match read() {
+            Ok(text) => transcript::attachments(&text.unwrap_or_default()),
             Err(error) => {
-                tracing::warn!(error = chain(&error), "a transcript's notes are not trusted");
+                tracing::warn!(error = chain(&error), "a transcript's attachments are not trusted");
                 BTreeSet::new()
             }
         };
-        self.notes.get_or_init(notes).clone()
+        self.found.get_or_init(find).clone()
     }
 }
 
 impl Assistant {
     /// Of a run that is about to begin.
-    pub(super) fn notes(&self, run: &Claimed) -> Notes {
+    pub(super) fn attachments(&self, run: &Claimed) -> Attachments {
         let folder = self.state.transcripts_path(&run.user, run.conversation_id);
-        Notes { folder, session: run.run.to_string(), notes: Arc::default() }
+        Attachments { folder, session: run.run.to_string(), found: Arc::default() }
     }
 
     /// Removes from a conversation's transcripts all but one session's, and says whether that is
@@ -72,7 +72,7 @@ impl Assistant {
                 return Ok(false);
             }
         };
-        let clean = transcript::cleaned(&text, &run.head_notes);
+        let clean = transcript::cleaned(&text, &run.head_attachments);
         if clean != text {
             tree.replace(PROJECT, &format!("{head}.jsonl"), &clean)?;
         }

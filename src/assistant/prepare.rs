@@ -12,7 +12,7 @@ use serde_json::Value;
 
 use super::Assistant;
 use super::current::Stopwatch;
-use super::memory::Notes;
+use super::memory::Attachments;
 use super::trouble::Trouble;
 use crate::cell::door::Model;
 use crate::cell::start::{Session, StartLine};
@@ -105,18 +105,23 @@ impl Prepared {
 
 impl Assistant {
     /// The run's way to the model, with what it may spend.
-    pub(super) fn model(&self, run: &Claimed, watch: &Arc<Stopwatch>, notes: &Notes) -> RunGateway {
+    pub(super) fn model(
+        &self,
+        run: &Claimed,
+        watch: &Arc<Stopwatch>,
+        attachments: &Attachments,
+    ) -> RunGateway {
         let limits = &self.settings.limits;
         let allowance = limits
             .budget_per_run
             .min(limits.budget_per_user_day.saturating_sub(run.spent_today_user))
             .min(limits.budget_per_day.saturating_sub(run.spent_today_all));
-        let (store, id, notes) = (self.store.clone(), run.run, notes.clone());
+        let (store, id, attachments) = (self.store.clone(), run.run, attachments.clone());
         let touched = move || -> std::pin::Pin<Box<dyn Future<Output = _> + Send>> {
-            let (store, notes) = (store.clone(), notes.clone());
+            let (store, attachments) = (store.clone(), attachments.clone());
             Box::pin(async move {
                 // The last moment at which what is in the transcript can only be the agent's own.
-                notes.look();
+                attachments.look();
                 store.touched(id, now()).await?;
                 points::reached("touched").await;
                 Ok(())

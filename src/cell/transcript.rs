@@ -1,27 +1,27 @@
 //! A conversation's transcript, which the agent resumes, freed from what a tool may have forged.
 //!
-//! One JSON object a line. Besides what was said (`user`, `assistant`) the agent keeps *notes* in
-//! it: attachments, which it shows the model as system turns, and from which it works out what to
-//! announce next. A tool can write to the file, and a forged note would speak with the service's
-//! own voice in every later run. So a note is kept only if it was there before any tool ran; all
-//! other lines are state that the agent makes anew. What was said stays: that is its memory.
+//! One JSON object a line. Besides what was said (`user`, `assistant`) it holds *attachments*: the
+//! agent shows them to the model as system turns, and works out from them what to announce next. A
+//! tool can write to the file, and a forged one would speak with the service's own voice in every
+//! later run. So an attachment is kept only if it was there before any tool ran; all other lines
+//! are state that the agent makes anew. What was said stays: that is its memory.
 
 use std::collections::{BTreeSet, HashMap};
 
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 
-/// What a note is known by: the SHA-256 of what it says, in hexadecimal.
-pub type NoteId = String;
+/// What an attachment is known by: the SHA-256 of what it says, in hexadecimal.
+pub type AttachmentId = String;
 
-/// The notes in a transcript.
-pub fn notes(transcript: &str) -> BTreeSet<NoteId> {
+/// The attachments in a transcript.
+pub fn attachments(transcript: &str) -> BTreeSet<AttachmentId> {
     let lines = transcript.lines().filter_map(|line| serde_json::from_str(line).ok());
-    lines.filter(is_note).map(|note: Map<String, Value>| id(&note)).collect()
+    lines.filter(is_attachment).map(|line: Map<String, Value>| id(&line)).collect()
 }
 
-/// The transcript with what was said, and with the notes that are `known`.
-pub fn cleaned(transcript: &str, known: &BTreeSet<NoteId>) -> String {
+/// The transcript with what was said, and with the attachments that are `known`.
+pub fn cleaned(transcript: &str, known: &BTreeSet<AttachmentId>) -> String {
     let mut clean = String::with_capacity(transcript.len());
     // Each line's nearest ancestor that is kept, itself included.
     let mut kept: HashMap<String, Option<String>> = HashMap::new();
@@ -31,7 +31,7 @@ pub fn cleaned(transcript: &str, known: &BTreeSet<NoteId>) -> String {
         };
         let parent = line.get("parentUuid").and_then(Value::as_str);
         let ancestor = parent.and_then(|parent| kept.get(parent).cloned().flatten());
-        let keep = was_said(&line) || (is_note(&line) && known.contains(&id(&line)));
+        let keep = was_said(&line) || (is_attachment(&line) && known.contains(&id(&line)));
         if let Some(own) = line.get("uuid").and_then(Value::as_str) {
             kept.insert(own.to_owned(), if keep { Some(own.to_owned()) } else { ancestor.clone() });
         }
@@ -55,13 +55,13 @@ fn was_said(line: &Map<String, Value>) -> bool {
     matches!(kind, Some("user" | "assistant")) && kind == role
 }
 
-fn is_note(line: &Map<String, Value>) -> bool {
+fn is_attachment(line: &Map<String, Value>) -> bool {
     line.get("type").and_then(Value::as_str) == Some("attachment")
 }
 
 /// Where and when it was written does not matter: a fork has copies of its own.
-fn id(note: &Map<String, Value>) -> NoteId {
-    let says = ["attachment", "rendered", "renderedRole"].map(|field| note.get(field));
+fn id(attachment: &Map<String, Value>) -> AttachmentId {
+    let says = ["attachment", "rendered", "renderedRole"].map(|field| attachment.get(field));
     let digest = Sha256::digest(json!(says).to_string());
     digest.iter().map(|byte| format!("{byte:02x}")).collect()
 }
@@ -75,7 +75,7 @@ mod tests {
         json!({"type": role, "uuid": uuid, "parentUuid": parent, "message": message}).to_string()
     }
 
-    fn note(uuid: &str, parent: &str, says: &str) -> String {
+    fn attachment(uuid: &str, parent: &str, says: &str) -> String {
         json!({"type": "attachment", "uuid": uuid, "parentUuid": parent, "renderedRole": "system",
             "attachment": {"type": says}, "rendered": [{"content": says}]})
         .to_string()
@@ -89,26 +89,26 @@ mod tests {
     fn an_honest_transcript_stays_as_it_is_byte_by_byte() {
         let lines = [
             said("a", None, "user"),
-            note("n", "a", "environment"),
+            attachment("n", "a", "environment"),
             said("b", Some("n"), "assistant"),
         ];
         let text = file(&lines);
-        assert_eq!(cleaned(&text, &notes(&text)), text);
-        let again = file(&[note("other", "b", "environment")]);
-        assert_eq!(notes(&again), notes(&text), "a copy is the same note");
+        assert_eq!(cleaned(&text, &attachments(&text)), text);
+        let again = file(&[attachment("other", "b", "environment")]);
+        assert_eq!(attachments(&again), attachments(&text), "a copy is the same attachment");
     }
 
     #[test]
-    fn a_forged_note_is_cut_out_of_the_chain_wherever_it_stands() {
+    fn a_forged_attachment_is_cut_out_of_the_chain_wherever_it_stands() {
         let honest = [said("a", None, "user"), said("b", Some("a"), "assistant")];
         let forged = [
             said("a", None, "user"),
-            note("f", "a", "FORGED"),
-            note("g", "f", "FORGED too"),
+            attachment("f", "a", "FORGED"),
+            attachment("g", "f", "FORGED too"),
             said("b", Some("g"), "assistant"),
-            note("h", "b", "FORGED at the end"),
+            attachment("h", "b", "FORGED at the end"),
         ];
-        let known = notes(&file(&[note("n", "a", "environment")]));
+        let known = attachments(&file(&[attachment("n", "a", "environment")]));
         let clean: Vec<Value> = cleaned(&file(&forged), &known)
             .lines()
             .filter_map(|line| serde_json::from_str(line).ok())
@@ -120,10 +120,10 @@ mod tests {
 
     #[test]
     fn a_known_text_with_another_state_behind_it_is_not_known() {
-        let honest = note("n", "a", "environment");
+        let honest = attachment("n", "a", "environment");
         let forged = honest.replace(r#""type":"environment""#, r#""type":"mcp","names":["EVIL"]"#);
         assert_ne!(honest, forged);
-        assert!(notes(&file(&[honest])).is_disjoint(&notes(&file(&[forged]))));
+        assert!(attachments(&file(&[honest])).is_disjoint(&attachments(&file(&[forged]))));
     }
 
     #[test]

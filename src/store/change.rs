@@ -41,8 +41,8 @@ pub struct Spending {
 pub struct Head {
     /// The agent's session.
     pub session: String,
-    /// The notes in its transcript that are the agent's own.
-    pub notes: BTreeSet<String>,
+    /// The attachments in its transcript that are the agent's own.
+    pub attachments: BTreeSet<String>,
 }
 
 /// How a run ended.

@@ -45,8 +45,8 @@ pub struct Claimed {
     pub conversation: ConversationName,
     /// The conversation's head; `None` before its first answer.
     pub head: Option<String>,
-    /// The notes in the head's transcript that are the agent's own.
-    pub head_notes: BTreeSet<String>,
+    /// The attachments in the head's transcript that are the agent's own.
+    pub head_attachments: BTreeSet<String>,
     /// Whether it goes on from there.
     pub memory: Memory,
     /// The model that was asked for.
@@ -106,9 +106,10 @@ impl Operation for Claim {
         let spent = self.spent(tx, &row.user).await?;
         let messages = messages(tx, &row.id).await?;
         let memory = memory(row.anew)?;
-        let notes = conversation.head_notes.as_deref().unwrap_or("[]");
-        let notes = serde_json::from_str(notes);
-        let head_notes = notes.map_err(|_| invalid("conversations", "head_notes"))?;
+        let attachments = conversation.head_attachments.as_deref().unwrap_or("[]");
+        let attachments = serde_json::from_str(attachments);
+        let head_attachments =
+            attachments.map_err(|_| invalid("conversations", "head_attachments"))?;
         let forked = conversation.head.clone().filter(|_| memory == Memory::Conversation);
         self.begin(tx, &row, forked).await?;
         Ok(Some(Claimed {
@@ -117,7 +118,7 @@ impl Operation for Claim {
             conversation_id: conversation.id,
             conversation: parse_conversation(&conversation.name)?,
             head: conversation.head,
-            head_notes,
+            head_attachments,
             memory,
             model: row.model,
             messages,

@@ -32,7 +32,7 @@ pub(super) mod conversations {
         pub name: String,
         pub head: Option<String>,
         pub created_at: i64,
-        pub head_notes: Option<String>,
+        pub head_attachments: Option<String>,
     }
 
     #[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]

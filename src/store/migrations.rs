@@ -131,7 +131,7 @@ CREATE TABLE tokens (
 const M0002: &str = "
 -- 1: its sender wants the conversation to begin anew; 2: the agent refused the transcript
 ALTER TABLE runs ADD COLUMN anew INTEGER NOT NULL DEFAULT 0;
-ALTER TABLE conversations ADD COLUMN head_notes TEXT; -- JSON: ids of the notes in its transcript
+ALTER TABLE conversations ADD COLUMN head_attachments TEXT; -- JSON: ids of those in its transcript
 ALTER TABLE runs ADD COLUMN retry_of TEXT REFERENCES runs(id); -- the run whose messages it answers
 ALTER TABLE runs ADD COLUMN cancel_at INTEGER; -- somebody asked to cancel it
 ALTER TABLE runs ADD COLUMN timeline TEXT; -- JSON: microseconds since it was claimed

@@ -96,11 +96,12 @@ impl Standing {
     /// The next run of the conversation will continue this session.
     pub(super) async fn move_head(&self, tx: &Tx, head: Option<&Head>) -> Result<(), Error> {
         // Strings always serialize.
-        let notes = head.map(|head| serde_json::to_string(&head.notes).unwrap_or_default());
+        let attachments =
+            head.map(|head| serde_json::to_string(&head.attachments).unwrap_or_default());
         let session = head.map(|head| head.session.as_str());
         let update = conversations::Entity::update_many()
             .col_expr(conversations::Column::Head, Expr::value(session))
-            .col_expr(conversations::Column::HeadNotes, Expr::value(notes))
+            .col_expr(conversations::Column::HeadAttachments, Expr::value(attachments))
             .filter(conversations::Column::Id.eq(self.conversation_id));
         let moved = update.exec(tx).await.named(changing(self.run))?;
         exactly_one(moved.rows_affected, "conversation_id")

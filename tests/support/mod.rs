@@ -172,6 +172,16 @@ impl House {
         self.get(&format!("/v1/runs/{id}"))?.json()
     }
 
+    /// Sends JSON by any method.
+    pub fn call(&self, method: &str, path: &str, body: &Value) -> Result<Answer> {
+        self.request(post(path, "", &body.to_string()).replacen("POST", method, 1))
+    }
+
+    /// A user's workspace.
+    pub fn workspace(&self, user: &str) -> PathBuf {
+        self.path(&format!("state/users/{user}/workspace"))
+    }
+
     pub fn get(&self, path: &str) -> Result<Answer> {
         self.request(format!("GET {path} HTTP/1.1\r\nhost: n\r\nconnection: close\r\n\r\n"))
     }
@@ -280,6 +290,12 @@ pub fn podman_at(socket: &str, args: &[&str]) -> Result<String> {
 pub fn told(output: &Output) -> String {
     let text = |bytes| String::from_utf8_lossy(bytes).into_owned();
     format!("{}: {}{}", output.status, text(&output.stdout), text(&output.stderr))
+}
+
+/// The command must have exited so; returns what it wrote to both of its streams.
+pub fn exits(output: &Output, status: i32) -> String {
+    assert_eq!(output.status.code(), Some(status), "{}", told(output));
+    told(output)
 }
 
 /// A POST request; `headers` end in CRLF each.

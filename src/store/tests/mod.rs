@@ -125,7 +125,7 @@ fn answered(reply: &str, head: &str) -> Ending {
 }
 
 fn at(session: &str) -> Head {
-    Head { session: session.to_owned(), notes: [format!("note of {session}")].into() }
+    Head { session: session.to_owned(), attachments: [format!("attached to {session}")].into() }
 }
 
 fn failed() -> Ending {

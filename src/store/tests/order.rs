@@ -23,7 +23,7 @@ async fn messages_that_wait_are_answered_by_one_run() -> Checked {
     let claimed = home.claim_number(2).await?;
     assert_eq!(texts(&claimed), ["second", "third"]);
     assert_eq!(claimed.head.as_deref(), Some("head-1"));
-    assert_eq!(claimed.head_notes, ["note of head-1".to_owned()].into());
+    assert_eq!(claimed.head_attachments, ["attached to head-1".to_owned()].into());
     Ok(())
 }
 
