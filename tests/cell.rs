@@ -248,12 +248,9 @@ fn the_key_is_nowhere_in_the_cell() -> Result {
         ),
         _ => Say::Text(request.results().join("\n")),
     })?;
-    let mut house = House::closed(&support::ground("NOCLAW_PODMAN")?, &[])?;
-    let file = house.path("key");
-    std::fs::write(&file, format!("{KEY}\n"))?;
-    std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o600))?;
-    let file = file.display().to_string();
-    house.args(&["--model-api", &recorder.url, "--api-key-file", &file]);
+    let args = ["--model-api", &recorder.url];
+    let mut house = House::closed(&support::ground("NOCLAW_PODMAN")?, &args)?;
+    house.key(KEY)?;
     house.open()?;
 
     let (socket, mut inspected) = (house.post("/webhook?wait=0", r#"{"message":"hello"}"#)?, None);
@@ -293,12 +290,9 @@ fn the_key_is_nowhere_in_the_cell() -> Result {
 fn a_spent_budget_ends_the_run() -> Result {
     // Each answer costs 2 × 1000 + 10 × 1000 millionths of a dollar; the run may spend 20000.
     let recorder = Recorder::start(|_, _| Say::Tool("Bash", json!({"command": "true"})))?;
-    let mut house = House::closed(&support::ground("NOCLAW_PODMAN")?, &[])?;
-    let file = house.path("key");
-    std::fs::write(&file, "canary\n")?;
-    std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o600))?;
-    let file = file.display().to_string();
-    house.args(&["--model-api", &recorder.url, "--api-key-file", &file, "--budget-run", "0.02"]);
+    let args = ["--model-api", &recorder.url, "--budget-run", "0.02"];
+    let mut house = House::closed(&support::ground("NOCLAW_PODMAN")?, &args)?;
+    house.key("canary")?;
     house.open()?;
     let run = house.run(&["spend"])?;
     assert_eq!(run["status"], "failed", "{run}");

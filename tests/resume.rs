@@ -10,7 +10,8 @@ use std::path::PathBuf;
 
 use serde_json::Value;
 use support::podmans::OtherPodman;
-use support::{House, Result, until};
+use support::recorder::{Recorded, Recorder, Say};
+use support::{House, Result, ground, until};
 
 /// What was said, in a form that the agent does not take.
 const UNREADABLE: &str = "{\"type\":\"assistant\",\"message\":{\"role\":\"assistant\"}}\n";
@@ -244,6 +245,49 @@ fn what_an_agent_was_told_once_it_is_told_in_each_later_run() -> Result {
     assert!(first.contains("# Environment"), "{first}");
     for _ in 0..2 {
         assert_eq!(house.send(&["!system"])?, first);
+    }
+    Ok(())
+}
+
+/// What a request shows the model, without the marks of its cache.
+fn shown(request: &Recorded) -> Vec<Value> {
+    let messages = request.body["messages"].as_array().into_iter().flatten().cloned();
+    let plain = |mut message: Value| {
+        if let Some(text) = message["content"].as_str() {
+            message["content"] = serde_json::json!([{"type": "text", "text": text}]);
+        }
+        for block in message["content"].as_array_mut().into_iter().flatten() {
+            block.as_object_mut().map(|block| block.remove("cache_control"));
+        }
+        message
+    };
+    messages.map(plain).collect()
+}
+
+/// Otherwise the model would read the whole conversation anew in each run, at its full price.
+#[test]
+fn a_run_begins_with_what_the_last_one_showed_the_model() -> Result {
+    let recorder = Recorder::start(|number, _| match number {
+        0 | 3 => Say::Tool("Bash", serde_json::json!({"command": "echo roses"})),
+        _ => Say::Text("They are red.".into()),
+    })?;
+    let args = ["--model-api", &recorder.url, "--burst", "100"];
+    let mut house = House::closed(&ground("NOCLAW_PODMAN")?, &args)?;
+    house.key("canary")?;
+    house.open()?;
+    for message in ["with a tool", "without", "with a tool again", "without again"] {
+        house.send(&[message])?;
+    }
+    let requests = recorder.requests();
+    assert_eq!(requests.len(), 6, "one for each answer and one for each tool");
+    for (before, after) in requests.iter().zip(requests.iter().skip(1)) {
+        assert_eq!(before.body["system"], after.body["system"]);
+        assert_eq!(before.body["tools"], after.body["tools"]);
+        let (before, after) = (shown(before), shown(after));
+        assert!(after.len() > before.len());
+        for (old, new) in before.iter().zip(&after) {
+            assert_eq!(old, new);
+        }
     }
     Ok(())
 }

@@ -8,9 +8,11 @@
 use std::collections::BTreeSet;
 use std::sync::{Arc, OnceLock};
 
+use tokio::time::{Instant, sleep};
+
 use super::Assistant;
 use crate::cell::transcript::{self, AttachmentId};
-use crate::core::limits::TRANSCRIPT_BYTES;
+use crate::core::limits::{TRANSCRIPT_BYTES, TRANSCRIPT_WAIT};
 use crate::core::problem::chain;
 use crate::host::tree::{Tree, TreeError};
 use crate::store::claim::Claimed;
@@ -27,20 +29,35 @@ pub(super) struct Attachments {
 }
 
 impl Attachments {
+    /// The same, when the first tool call is about to be passed on: the agent writes its request
+    /// down a moment after it, and what is not there yet would be lost to the next run.
+    pub(super) async fn wait_and_look(&self) {
+        let late = Instant::now() + TRANSCRIPT_WAIT;
+        while self.found.get().is_none() && Instant::now() < late {
+            if self.read().is_ok_and(|text| transcript::has_request(&text)) {
+                break;
+            }
+            sleep(TRANSCRIPT_WAIT / 20).await;
+        }
+        self.look();
+    }
+
     /// Takes those that are there, the first time that it is called.
     pub(super) fn look(&self) -> BTreeSet<AttachmentId> {
-        let read = || {
-            let tree = Tree::open(&self.folder)?;
-            tree.read(&path(&self.session), TRANSCRIPT_BYTES)
-        };
-        let find = || match read() {
-            Ok(text) => transcript::attachments(&text.unwrap_or_default()),
+        let find = || match self.read() {
+            Ok(text) => transcript::attachments(&text),
             Err(error) => {
                 tracing::warn!(error = chain(&error), "a transcript's attachments are not trusted");
                 BTreeSet::new()
             }
         };
         self.found.get_or_init(find).clone()
+    }
+
+    fn read(&self) -> Result<String, TreeError> {
+        let tree = Tree::open(&self.folder)?;
+        let text = tree.read(&path(&self.session), TRANSCRIPT_BYTES)?;
+        Ok(text.unwrap_or_default())
     }
 }
 

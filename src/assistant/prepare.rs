@@ -121,7 +121,7 @@ impl Assistant {
             let (store, attachments) = (store.clone(), attachments.clone());
             Box::pin(async move {
                 // The last moment at which what is in the transcript can only be the agent's own.
-                attachments.look();
+                attachments.wait_and_look().await;
                 store.touched(id, now()).await?;
                 points::reached("touched").await;
                 Ok(())

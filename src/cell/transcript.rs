@@ -20,6 +20,14 @@ pub fn attachments(transcript: &str) -> BTreeSet<AttachmentId> {
     lines.filter(is_attachment).map(|line: Map<String, Value>| id(&line)).collect()
 }
 
+/// Whether the agent has written down a request that it made of the model, which it does behind the
+/// attachments that were in it. One from before a cleaning is never there.
+pub fn has_request(transcript: &str) -> bool {
+    let candidates = transcript.lines().rev().filter(|line| line.contains("api-request"));
+    let mut lines = candidates.filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    lines.any(|line| line.get("type").and_then(Value::as_str) == Some("api-request"))
+}
+
 /// The transcript with what was said, and with the attachments that are `known`.
 pub fn cleaned(transcript: &str, known: &BTreeSet<AttachmentId>) -> String {
     let mut clean = String::with_capacity(transcript.len());
@@ -116,6 +124,15 @@ mod tests {
         let wanted: Vec<Value> =
             honest.iter().filter_map(|line| serde_json::from_str(line).ok()).collect();
         assert_eq!(clean, wanted);
+    }
+
+    #[test]
+    fn a_request_is_known_by_its_line_and_gone_with_a_cleaning() {
+        let spoken = said("api-request", None, "user");
+        assert!(!has_request(&spoken), "someone's words");
+        let text = file(&[spoken, json!({"type": "api-request", "uuid": "r"}).to_string()]);
+        assert!(has_request(&text));
+        assert!(!has_request(&cleaned(&text, &BTreeSet::new())));
     }
 
     #[test]

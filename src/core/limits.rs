@@ -134,6 +134,9 @@ pub const AGENT_BROKEN_LINES: u32 = 100;
 pub const STDERR_BYTES: usize = 8 * KIB;
 /// A conversation's transcript; a larger one counts as lost. It holds tools' results, with images.
 pub const TRANSCRIPT_BYTES: usize = 64 * MIB;
+/// How long a run's first tool call waits for the agent to write down what the model was shown. It
+/// takes the agent up to 0.2 s from its request, most often less than the model needs to answer.
+pub const TRANSCRIPT_WAIT: Duration = Duration::from_millis(500);
 /// A model request's body: a long conversation with images.
 pub const MODEL_BODY_BYTES: usize = 32 * MIB;
 /// Model requests of one run at the same time; the agent makes one or two, and each may hold a

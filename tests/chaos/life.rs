@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::fs;
-use std::os::unix::fs::OpenOptionsExt;
 use std::thread::{self, JoinHandle};
 
 use nix::sys::signal::{Signal, kill};
@@ -73,10 +72,8 @@ impl<'a> Life<'a> {
     pub fn begin(podman: &OtherPodman, model: &'a Model) -> Result<Self> {
         let many = ["--rate", "1000000", "--burst", "1000000", "--queue-per-user", "1000"];
         let mut house = House::closed(&podman.socket(), &many)?;
-        let key = house.path("key");
-        let mut file = fs::File::options().write(true).create_new(true).mode(0o600).open(&key)?;
-        std::io::Write::write_all(&mut file, b"any-key")?;
-        house.args(&["--model-api", &model.url, "--api-key-file", &key.display().to_string()]);
+        house.key("any-key")?;
+        house.args(&["--model-api", &model.url]);
         house.args(&["--budget-run", "1000", "--budget-user", "100000", "--budget", "100000"]);
         house.args(&["--queue", "1000", "--max-cells", "3", "--stop-time", "1"]);
         house.env("NOCLAW_TEST_PAGES", &house.path("pages").display().to_string());

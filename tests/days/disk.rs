@@ -61,11 +61,8 @@ fn a_reply_that_finds_no_room_is_written_when_there_is() -> Result {
         Say::Text(if long { "x".repeat(REPLY) } else { "You said: hello".into() })
     })?;
     let mut house = house(&["--model-api", &recorder.url])?;
-    let key = house.path("key");
-    fs::write(&key, "canary\n")?;
-    fs::set_permissions(&key, std::os::unix::fs::PermissionsExt::from_mode(0o600))?;
     house.close()?;
-    house.args(&["--api-key-file", &key.display().to_string()]);
+    house.key("canary")?;
     leave_room(&house, 60)?;
     house.open()?;
     let run = post(&house, &json!({"message": "tell me at length"}))?;

@@ -2,7 +2,6 @@
 //! what may pass; the limit of its silence ends that here, and the run tells the model's own words.
 
 use std::net::TcpListener;
-use std::os::unix::fs::PermissionsExt;
 
 use serde_json::{Value, json};
 
@@ -13,11 +12,8 @@ use crate::support::{House, Result, ground};
 /// A service whose model is at this address.
 fn house(url: &str, args: &[&str]) -> Result<House> {
     let mut house = House::closed(&ground("NOCLAW_PODMAN")?, args)?;
-    let file = house.path("key");
-    std::fs::write(&file, "canary-77a1\n")?;
-    std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o600))?;
-    let file = file.display().to_string();
-    house.args(&["--model-api", url, "--api-key-file", &file]);
+    house.args(&["--model-api", url]);
+    house.key("canary-77a1")?;
     house.open()?;
     Ok(house)
 }

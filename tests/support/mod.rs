@@ -14,6 +14,7 @@ pub mod recorder;
 use std::fs::{self, File};
 use std::io::{Read, Write};
 use std::net::TcpStream;
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
@@ -85,6 +86,15 @@ impl House {
     /// More flags, before it is opened.
     pub fn args(&mut self, args: &[&str]) {
         self.args.extend(args.iter().map(ToString::to_string));
+    }
+
+    /// A key file with this key, before it is opened.
+    pub fn key(&mut self, key: &str) -> Result {
+        let file = self.path("key");
+        fs::write(&file, format!("{key}\n"))?;
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o600))?;
+        self.args(&["--api-key-file", &file.display().to_string()]);
+        Ok(())
     }
 
     /// A variable of the service's environment, before it is opened.

@@ -109,7 +109,7 @@ fn serve(
     let say = answer(number, &request);
     let (status, body) = match &say {
         Say::Status(status, body) => (*status, body.clone()),
-        _ => (200, events(&say, &request.body["model"])),
+        _ => (200, events(&say, number, &request.body["model"])),
     };
     let kind = if status == 200 { "text/event-stream" } else { "application/json" };
     let more = if matches!(say, Say::Cut(_) | Say::Hang(_)) { 1000 } else { 0 };
@@ -122,7 +122,8 @@ fn serve(
     Ok(matches!(say, Say::Hang(_)).then_some(stream))
 }
 
-fn events(say: &Say, model: &Value) -> String {
+/// The agent joins what has the same name.
+fn events(say: &Say, number: usize, model: &Value) -> String {
     let (block, delta, stop) = match say {
         Say::Text(text) | Say::Status(_, text) | Say::Cut(text) | Say::Hang(text) => (
             json!({"type": "text", "text": ""}),
@@ -130,12 +131,12 @@ fn events(say: &Say, model: &Value) -> String {
             "end_turn",
         ),
         Say::Tool(name, input) => (
-            json!({"type": "tool_use", "id": "toolu_1", "name": name, "input": {}}),
+            json!({"type": "tool_use", "id": format!("toolu_{number}"), "name": name, "input": {}}),
             json!({"type": "input_json_delta", "partial_json": input.to_string()}),
             "tool_use",
         ),
     };
-    let message = json!({"id": "msg_1", "type": "message", "role": "assistant", "model": model,
+    let message = json!({"id": format!("msg_{number}"), "type": "message", "role": "assistant", "model": model,
         "content": [], "stop_reason": null, "stop_sequence": null,
         "usage": {"input_tokens": 1000, "output_tokens": 1}});
     let whole = !matches!(say, Say::Cut(_) | Say::Hang(_));
