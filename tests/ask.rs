@@ -200,12 +200,15 @@ fn a_key_is_answered_though_nothing_new_could_be() -> Result {
 
 #[test]
 fn each_end_has_a_status_and_an_exit_status_of_its_own() -> Result {
-    let house = House::start(&[FAST, &["--run-timeout", "3"]].concat())?;
+    let mut house = House::start(FAST)?;
     for (message, state, status, exit) in [
         ("hello", "answered", 200, 0),
         ("!error 400", "failed", 502, 70),
         ("!sleep 60", "timed_out", 504, 124),
     ] {
+        if state == "timed_out" {
+            house.reopen_with("--run-timeout", "1")?;
+        }
         let body = serde_json::json!({"message": message, "conversation": state}).to_string();
         let answer = house.post("/webhook", &body)?;
         let run = answer.json()?;

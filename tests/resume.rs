@@ -67,9 +67,11 @@ fn a_conversation_goes_on_with_another_image() -> Result {
 
 #[test]
 fn a_conversation_goes_on_after_a_time_out_and_a_failure() -> Result {
-    let house = House::start(&["--run-timeout", "3"])?;
+    let mut house = House::start(&[])?;
     house.send(&["first"])?;
+    house.reopen_with("--run-timeout", "1")?;
     assert_eq!(house.run(&["!sleep 60"])?["status"], "timed_out");
+    house.reopen_with("--run-timeout", "600")?;
     assert_eq!(house.run(&["!error 400"])?["status"], "failed");
     assert_eq!(house.send(&["!history"])?, "first\n!history");
     Ok(())

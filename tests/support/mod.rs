@@ -88,6 +88,16 @@ impl House {
         self.args.extend(args.iter().map(ToString::to_string));
     }
 
+    /// Opens it again with another value of a flag, beside the ones it has.
+    pub fn reopen_with(&mut self, flag: &str, value: &str) -> Result {
+        self.close()?;
+        if let Some(at) = self.args.iter().position(|arg| arg == flag) {
+            self.args.drain(at..at + 2);
+        }
+        self.args(&[flag, value]);
+        self.open()
+    }
+
     /// A key file with this key, before it is opened.
     pub fn key(&mut self, key: &str) -> Result {
         let file = self.path("key");
