@@ -183,7 +183,13 @@ const MACHINES: &[&str] = &[concat!("/ro", "ot/"), concat!("/wo", "rk/"), concat
 const HOMES: &[&str] = &["agent"];
 
 /// Data in which each rule has its reason.
-const REASONED: &[&str] = &["data/agent.json", "data/landlock.json", "data/seccomp.json"];
+const REASONED: &[&str] = &[
+    "data/agent.json",
+    "data/cell.json",
+    "data/landlock.json",
+    "data/seccomp-agent.json",
+    "data/seccomp.json",
+];
 
 #[test]
 fn imports_point_down() {

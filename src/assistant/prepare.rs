@@ -161,6 +161,10 @@ impl Assistant {
             planned(&workspace, WORKSPACE, false, workspace_tree.identity()?),
             planned(&transcripts, TRANSCRIPTS, false, Tree::open(&transcripts)?.identity()?),
         ];
+        let start = &self.settings.start;
+        // Looked at for each run: whoever removes it does not stop the next one.
+        let profile = self.state.place(&start.profile.file_name(), start.profile.text())?;
+        let job = start.job(&session);
         let limits = &self.settings.limits;
         let plan = CellPlan {
             instance: self.state.instance().clone(),
@@ -171,12 +175,15 @@ impl Assistant {
             memory: limits.cell_memory,
             pids: limits.cell_pids,
             cpu_millis: limits.cell_cpu_millis,
-            landlock_rules: self.settings.start.landlock_rules(),
+            rules: Arc::clone(&start.cell),
+            seccomp_profile: profile.to_string_lossy().into_owned(),
+            environment: job.env.keys().cloned().collect(),
+            landlock_rules: job.confinement.landlock.len(),
             accept_without: self.settings.accept_without.clone(),
         };
         Ok(Prepared {
             plan,
-            job: self.settings.start.job(&session),
+            job,
             instructions: self.instructions(run, &workspace_tree),
             resumes: head.is_some(),
             messages: run.messages.clone(),

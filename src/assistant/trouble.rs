@@ -11,7 +11,7 @@ use crate::cell::door::{Door, DoorError};
 use crate::cell::stream_json::TurnResult;
 use crate::core::limits::PREFLIGHT_TIME;
 use crate::core::money::Usage;
-use crate::core::plan::Shortfall;
+use crate::core::preflight::Shortfall;
 use crate::core::problem::{Problem, chain};
 use crate::core::run::{FailureKind, Outcome};
 use crate::gateway::RunGateway;

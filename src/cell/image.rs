@@ -6,7 +6,8 @@ use std::path::Path;
 use sha2::{Digest, Sha256};
 
 use super::podman::{Podman, PodmanError};
-use super::{CellError, Cells};
+use super::{CellError, Cells, Trial};
+use crate::core::preflight::rules::CellRules;
 
 /// The image that serves. A new one takes the name only after its self-test.
 pub const CURRENT: &str = "localhost/noclaw-agent:latest";
@@ -87,8 +88,14 @@ pub enum SelfTestError {
 ///
 /// # Errors
 /// See [`SelfTestError`].
-pub async fn self_test(cells: &Cells) -> Result<(), SelfTestError> {
-    match cells.try_out(CANDIDATE, &["/bin/bash", "-c", SELF_TEST]).await? {
+pub async fn self_test(
+    cells: &Cells,
+    rules: &CellRules,
+    seccomp_profile: &str,
+) -> Result<(), SelfTestError> {
+    let program = &["/bin/bash", "-c", SELF_TEST];
+    let trial = Trial { image: CANDIDATE, program, seccomp_profile, rules };
+    match cells.try_out(&trial).await? {
         0 => {
             cells.engine().tag(CANDIDATE, CURRENT).await.map_err(CellError::from)?;
             Ok(cells.engine().untag(CANDIDATE).await.map_err(CellError::from)?)

@@ -13,6 +13,7 @@ pub mod engine;
 pub mod frames;
 pub mod image;
 pub mod podman;
+pub mod seccomp;
 pub mod start;
 pub mod stream_json;
 pub mod transcript;
@@ -31,6 +32,7 @@ use self::podman::{Create, LogConfiguration, Mount, Namespace, Podman, PodmanErr
 use crate::core::ids::{InstanceId, RunId};
 use crate::core::limits::{CELL_END, CELL_FSIZE, CELL_NOFILE, CELL_START};
 use crate::core::plan::{CPU_PERIOD, CellPlan, Controller};
+use crate::core::preflight::rules::{CellRules, KernelMount};
 
 /// Label: which NoClaw a container belongs to.
 pub const LABEL_INSTANCE: &str = "io.noclaw.instance";
@@ -58,6 +60,19 @@ pub enum CellError {
         /// Which step.
         step: &'static str,
     },
+}
+
+/// A program to be tried out in an image.
+#[derive(Debug)]
+pub struct Trial<'a> {
+    /// The image's id or name.
+    pub image: &'a str,
+    /// The program and its arguments.
+    pub program: &'a [&'a str],
+    /// The system call filter's file.
+    pub seccomp_profile: &'a str,
+    /// What is in any cell.
+    pub rules: &'a CellRules,
 }
 
 /// Where cells are made.
@@ -123,8 +138,10 @@ impl Cells {
     ///
     /// # Errors
     /// Podman's.
-    pub async fn try_out(&self, image: &str, program: &[&str]) -> Result<i64, CellError> {
-        let request = Create { entrypoint: program, ..base(image) };
+    pub async fn try_out(&self, trial: &Trial<'_>) -> Result<i64, CellError> {
+        let mounts = scratch(trial.rules);
+        let base = base(trial.image, trial.seccomp_profile);
+        let request = Create { entrypoint: trial.program, mounts, ..base };
         let cell = self.make(&request).await?;
         let run = async {
             within("start the container", self.engine.start(&cell.id)).await?;
@@ -227,12 +244,12 @@ fn request(plan: &CellPlan) -> Create<'_> {
         stdin: true,
         resource_limits: resources(plan),
         mounts: mounts(plan),
-        ..base(&plan.image)
+        ..base(&plan.image, &plan.seccomp_profile)
     }
 }
 
 /// What every container of ours has in common.
-fn base(image: &str) -> Create<'_> {
+fn base<'a>(image: &'a str, seccomp_profile: &'a str) -> Create<'a> {
     let limit = |kind, most| RLimit { kind, soft: most, hard: most };
     Create {
         image,
@@ -244,6 +261,7 @@ fn base(image: &str) -> Create<'_> {
         netns: Namespace { nsmode: "none", value: "" },
         cap_drop: &["all"],
         no_new_privileges: true,
+        seccomp_profile_path: seccomp_profile,
         read_only_filesystem: true,
         stdin: false,
         log_configuration: LogConfiguration { driver: "none" },
@@ -253,7 +271,7 @@ fn base(image: &str) -> Create<'_> {
         httpproxy: false,
         resource_limits: podman::Resources::default(),
         r_limits: vec![limit("nofile", CELL_NOFILE), limit("fsize", CELL_FSIZE), limit("core", 0)],
-        mounts: scratch(),
+        mounts: vec![],
     }
 }
 
@@ -278,24 +296,23 @@ fn mounts(plan: &CellPlan) -> Vec<Mount> {
         // `bind`, never `rbind`: what the owner mounts below a folder is not part of it.
         options: options(&[if mount.read_only { "ro" } else { "rw" }, "bind", "nosuid", "nodev"]),
     });
-    ours.chain(scratch()).collect()
+    ours.chain(scratch(&plan.rules)).collect()
 }
 
 /// The file systems of a cell's own, gone with it.
-fn scratch() -> Vec<Mount> {
-    let tmpfs = |destination: &str, list: &[&str]| Mount {
-        destination: destination.to_owned(),
+fn scratch(rules: &CellRules) -> Vec<Mount> {
+    let tmpfs = |(mount, kib): (&KernelMount, u64)| Mount {
+        destination: mount.at.clone(),
         kind: "tmpfs",
         source: "tmpfs".to_owned(),
-        // Else Podman copies the image's files up: slow, and root's.
-        options: options(&[list, &["rw", "nosuid", "nodev", "notmpcopyup"]].concat()),
+        // `notmpcopyup`: else Podman copies the image's files up: slow, and root's.
+        options: [
+            options(&[&format!("size={kib}k"), "mode=1777", "notmpcopyup"]),
+            mount.options.clone(),
+        ]
+        .concat(),
     };
-    vec![
-        tmpfs("/tmp", &["size=512m", "mode=1777"]),
-        tmpfs("/run", &["size=16m", "mode=1777", "noexec"]),
-        tmpfs("/home/agent", &["size=256m", "mode=1777"]),
-        tmpfs("/dev/shm", &["size=64m", "mode=1777", "noexec"]),
-    ]
+    rules.scratch().map(tmpfs).collect()
 }
 
 fn options(list: &[&str]) -> Vec<String> {

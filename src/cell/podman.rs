@@ -84,6 +84,8 @@ pub struct Create<'a> {
     pub cap_drop: &'static [&'static str],
     /// prctl(2) PR_SET_NO_NEW_PRIVS.
     pub no_new_privileges: bool,
+    /// The file with the system call filter, which Podman's service reads.
+    pub seccomp_profile_path: &'a str,
     /// The root file system is read-only.
     pub read_only_filesystem: bool,
     /// Standard input is open.

@@ -1,15 +1,20 @@
-//! The agent's start line and the Landlock table, both data with a reason for each entry.
+//! The agent's start line and what confines it (Landlock, its own system call filter): all data,
+//! with a reason for each entry.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
-use noclaw_cell::job::{Job, Link, Rule};
+use noclaw_cell::job::{Confinement, Job, Link};
 use serde::Deserialize;
 
+use super::seccomp::Profile;
 use crate::core::ids::RunId;
 use crate::core::limits::STDERR_BYTES;
+use crate::core::preflight::rules::CellRules;
 
 const LINE: &str = include_str!("../../data/agent.json");
 const RULES: &str = include_str!("../../data/landlock.json");
+const FILTER: &str = include_str!("../../data/seccomp-agent.json");
 
 /// Data that is not of its form. A test reads what is shipped.
 #[derive(Debug, thiserror::Error)]
@@ -30,7 +35,13 @@ pub struct StartLine {
     pub tools: Vec<String>,
     env: Vec<Variable>,
     #[serde(skip)]
-    rules: Vec<Rule>,
+    confinement: Confinement,
+    /// The cell's system call filter.
+    #[serde(skip)]
+    pub profile: Profile,
+    /// What may be in any cell.
+    #[serde(skip)]
+    pub cell: Arc<CellRules>,
 }
 
 #[derive(Debug, Clone, Deserialize)]
@@ -71,14 +82,23 @@ impl StartLine {
     pub fn shipped() -> Result<Self, InvalidData> {
         let line = |source| InvalidData { file: "data/agent.json", source };
         let rules = |source| InvalidData { file: "data/landlock.json", source };
+        let filter = |source| InvalidData { file: "data/seccomp.json", source };
+        let cell = |source| InvalidData { file: "data/cell.json", source };
+        let profile = Profile::shipped().map_err(filter)?;
         let mut start: Self = serde_json::from_str(LINE).map_err(line)?;
-        start.rules = serde_json::from_str(RULES).map_err(rules)?;
+        start.confinement = Confinement {
+            landlock: serde_json::from_str(RULES).map_err(rules)?,
+            seccomp: FILTER.to_owned(),
+            fingerprint: profile.fingerprint(),
+        };
+        start.profile = profile;
+        start.cell = Arc::new(CellRules::shipped().map_err(cell)?);
         Ok(start)
     }
 
     /// How many rules the Landlock table has.
     pub fn landlock_rules(&self) -> usize {
-        self.rules.len()
+        self.confinement.landlock.len()
     }
 
     /// What the launcher of a session is told.
@@ -102,7 +122,7 @@ impl StartLine {
             cwd: "/workspace".to_owned(),
             files: vec![],
             links: vec![Link { path: projects, target: super::TRANSCRIPTS.to_owned() }],
-            landlock: self.rules.clone(),
+            confinement: self.confinement.clone(),
             model_socket: get("ANTHROPIC_UNIX_SOCKET"),
             stderr_bytes: STDERR_BYTES,
             env,

@@ -10,8 +10,9 @@ use std::process::{Command as Process, Stdio};
 use super::{Ended, Failure, block_on, print, print_json};
 use crate::cell::Cells;
 use crate::cell::image::{self, AgentImage, CANDIDATE, CURRENT};
+use crate::cell::start::StartLine;
 use crate::core::problem::{ExitStatus, Problem, ProblemKind, chain};
-use crate::host::paths;
+use crate::host::{paths, state};
 
 /// `noclaw image`
 #[derive(Debug, clap::Subcommand)]
@@ -43,6 +44,9 @@ pub struct Build {
     /// Also when the image that serves is of this recipe
     #[arg(long)]
     force: bool,
+    /// State, where the new image finds the cells' system call filter for its self-test
+    #[arg(long, value_name = "DIR", env = "NOCLAW_STATE", default_value_os_t = paths::state())]
+    state: PathBuf,
     #[command(flatten)]
     places: Places,
 }
@@ -97,8 +101,12 @@ fn build(args: &Build) -> Ended {
         .hint("what went wrong stands above; the old image, if there was one, serves on"));
     }
     eprintln!("self-test: the agent and its tools, in a container without network");
+    let start = StartLine::shipped().map_err(|e| Failure::of(ExitStatus::Config, &e))?;
+    let profile = state::place(&args.state, &start.profile.file_name(), start.profile.text());
+    let profile = profile.map_err(|error| Failure::of(ExitStatus::Config, &error))?;
+    let profile = profile.to_string_lossy();
     block_on(async {
-        let tested = image::self_test(&cells).await;
+        let tested = image::self_test(&cells, &start.cell, &profile).await;
         tested.map_err(|error| {
             Failure::of(ExitStatus::Failed, &error)
                 .hint("the old image, if there was one, serves on; `noclaw doctor` looks further")

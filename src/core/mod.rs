@@ -6,6 +6,7 @@ pub mod limits;
 pub mod message;
 pub mod money;
 pub mod plan;
+pub mod preflight;
 pub mod problem;
 pub mod rate;
 pub mod run;

@@ -5,6 +5,7 @@
 //!   lock            held by the process that serves; its pid is in it
 //!   instance        the id that containers are labelled with
 //!   noclaw.db       the store
+//!   seccomp-….json  the cells' system call filter, which Podman reads
 //!   users/U/workspace/
 //!   users/U/conversations/ID/transcripts/
 //!   removed/U@TIME/  what a removed user leaves, until it is deleted (state/removed.rs)
@@ -122,9 +123,38 @@ impl State {
         conversations.join(conversation.to_string()).join("transcripts")
     }
 
+    /// Has a file of this content in the directory, and says where: see [`place`].
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn place(&self, name: &str, text: &str) -> Result<PathBuf, StateError> {
+        place(&self.path, name, text)
+    }
+
     fn user(&self, user: &UserName) -> PathBuf {
         self.path.join("users").join(user.as_str())
     }
+}
+
+/// Has a file of this content in a directory, for another program to read, and says where. Both are
+/// made if they are missing.
+///
+/// # Errors
+/// When they cannot be made.
+pub fn place(directory: &Path, name: &str, text: &str) -> Result<PathBuf, StateError> {
+    let path = directory.join(name);
+    if !fs::read(&path).is_ok_and(|found| found == text.as_bytes()) {
+        make(directory)?;
+        write(&path, text)?;
+    }
+    Ok(path)
+}
+
+/// Written aside and renamed: a crash in between leaves none, never half of one.
+fn write(path: &Path, text: &str) -> Result<(), StateError> {
+    let aside = path.with_extension("new");
+    fs::write(&aside, text).map_err(io("write", &aside))?;
+    fs::rename(&aside, path).map_err(io("write", path))
 }
 
 fn make(path: &Path) -> Result<(), StateError> {
@@ -167,10 +197,7 @@ fn instance(path: &Path, fresh: &InstanceId) -> Result<InstanceId, StateError> {
     match fs::read_to_string(path) {
         Ok(text) => text.parse().map_err(|_| StateError::Instance { path: path.to_owned() }),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            // Written aside and renamed: a crash in between leaves none, never half of one.
-            let aside = path.with_extension("new");
-            fs::write(&aside, fresh.as_str()).map_err(io("write", &aside))?;
-            fs::rename(&aside, path).map_err(io("write", path))?;
+            write(path, fresh.as_str())?;
             Ok(fresh.clone())
         }
         Err(error) => Err(io("read", path)(error)),

@@ -3,7 +3,8 @@
 
 use std::path::Path;
 
-use noclaw::cell::image;
+use noclaw::cell::start::StartLine;
+use noclaw::cell::{Trial, image};
 use podman_api::models::Namespace;
 use podman_api::opts::{
     ContainerAttachOpts, ContainerCreateOpts, ContainerCreateOptsBuilder, ContainerWaitOpts,
@@ -87,7 +88,11 @@ async fn podman_api_still_needs_the_detour() -> Result {
         "podman-api has been mended: src/cell/podman.rs may shrink: {mended:#?}"
     );
 
-    let ours = place.cells().try_out(&image, &PROBE).await?;
+    let start = StartLine::shipped()?;
+    let profile = place.seccomp_profile(&start)?;
+    let trial =
+        Trial { image: &image, program: &PROBE, seccomp_profile: &profile, rules: &start.cell };
+    let ours = place.cells().try_out(&trial).await?;
     assert_eq!(ours, 0, "our own containers have no-new-privileges");
     count()
 }

@@ -21,6 +21,7 @@ use noclaw::core::plan::{CellPlan, PlannedMount};
 use noclaw::gateway::key::ApiKey;
 use noclaw::gateway::upstream::Upstream;
 use noclaw::gateway::{Gateway, Hooks, RunLimits, demo};
+use noclaw::host::state;
 use noclaw::host::tree::{self, Tree};
 use noclaw_cell::job::{Exit, Job};
 use serde_json::{Value, json};
@@ -84,6 +85,12 @@ impl Place {
         Ok(StartLine::shipped()?.job(&session))
     }
 
+    /// A file with the system call filter.
+    pub fn seccomp_profile(&self, start: &StartLine) -> Result<String> {
+        let (name, text) = (start.profile.file_name(), start.profile.text());
+        Ok(state::place(self.directory.path(), &name, text)?.display().to_string())
+    }
+
     async fn plan(&self, run: RunId) -> Result<CellPlan> {
         let image = cell::image::current(self.cells.podman()).await?;
         let launcher = PathBuf::from(ground("NOCLAW_TEST_LAUNCHER")?);
@@ -100,6 +107,7 @@ impl Place {
             Ok(mount(path, destination, identity))
         };
         let identity = tree::identity(&launcher)?;
+        let (start, job) = (StartLine::shipped()?, self.job(run, None)?);
         let limits = Limits::for_machine(2, 8 << 30);
         let without = std::env::var("NOCLAW_ACCEPT_WITHOUT").unwrap_or_default();
         let without = without.split(',').filter(|name| !name.is_empty());
@@ -116,7 +124,10 @@ impl Place {
             memory: limits.cell_memory,
             pids: limits.cell_pids,
             cpu_millis: limits.cell_cpu_millis,
-            landlock_rules: StartLine::shipped()?.landlock_rules(),
+            rules: Arc::clone(&start.cell),
+            seccomp_profile: self.seccomp_profile(&start)?,
+            environment: job.env.into_keys().collect(),
+            landlock_rules: start.landlock_rules(),
             accept_without: without.map(str::parse).collect::<std::result::Result<_, _>>()?,
         })
     }

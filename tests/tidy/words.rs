@@ -113,7 +113,9 @@ pub fn data(texts: &[Text]) -> Vec<Finding> {
                     found.push(Finding::new(&file.path, 1, "it holds no rule"));
                 }
                 let bare = |rule: &&&Value| {
-                    let reason = rule.get("reason").and_then(Value::as_str).unwrap_or_default();
+                    // Podman's form and seccompiler's call it a comment.
+                    let reason = rule.get("reason").or_else(|| rule.get("comment"));
+                    let reason = reason.and_then(Value::as_str).unwrap_or_default();
                     reason.trim().is_empty()
                 };
                 for rule in rules.iter().filter(bare) {

@@ -33,7 +33,7 @@ pub struct Agent {
 }
 
 impl Agent {
-    /// Starts the confined half and hands it the Landlock table.
+    /// Starts the confined half and tells it what to give up.
     pub async fn start(job: &Job) -> Result<Self> {
         let mut child = Command::new("/proc/self/exe")
             .arg("confine")
@@ -49,9 +49,9 @@ impl Agent {
         let mut stdin = child.stdin.take().ok_or("no standard input")?;
         let stdout = child.stdout.take().ok_or("no standard output")?;
         let stderr = child.stderr.take().ok_or("no standard error")?;
-        let mut rules = serde_json::to_vec(&job.landlock)?;
-        rules.push(b'\n');
-        stdin.write_all(&rules).await?;
+        let mut confinement = serde_json::to_vec(&job.confinement)?;
+        confinement.push(b'\n');
+        stdin.write_all(&confinement).await?;
         Ok(Self { child, pid, stdin, stdout, stderr })
     }
 

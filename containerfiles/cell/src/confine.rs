@@ -1,10 +1,11 @@
 //! The half that will be the agent: it gives up rights, measures itself, waits, and becomes the
 //! agent.
 //!
-//! On standard input comes one line, the Landlock table; on standard output goes one line, the
+//! On standard input comes one line, the [`Confinement`]; on standard output goes one line, the
 //! measurements; then `go` comes, and the streams are the agent's. Bytes are read one at a time, so
 //! that none of the agent's input is taken from it.
 
+use std::env::consts::ARCH;
 use std::error::Error;
 use std::fs::File;
 use std::io::{Read, Write};
@@ -16,7 +17,7 @@ use landlock::{
     ABI, Access as _, AccessFs, AccessNet, BitFlags, CompatLevel, Compatible, LandlockStatus,
     PathBeneath, PathFd, Ruleset, RulesetAttr, RulesetCreatedAttr, RulesetStatus, Scope,
 };
-use noclaw_cell::job::{Access, Rule};
+use noclaw_cell::job::{Access, Confinement, Rule};
 use noclaw_cell::preflight::Landlock;
 
 use crate::measure;
@@ -27,27 +28,30 @@ type Result<T> = std::result::Result<T, Box<dyn Error + Send + Sync>>;
 const FLOOR: ABI = ABI::V2;
 /// What is used where the kernel has it.
 const NEWEST: ABI = ABI::V9;
-/// The Landlock table as one line.
+/// The confinement as one line.
 const LINE_BYTES: usize = 64 * 1024;
 
 /// Confines this process and becomes `argv`.
 pub fn run(argv: &[String]) -> Result<()> {
     let (program, args) = argv.split_first().ok_or("confine: no program was named")?;
-    let mut input = File::from(std::io::stdin().as_fd().try_clone_to_owned()?);
-    let rules: Vec<Rule> = serde_json::from_str(&line(&mut input)?)?;
-    let landlock = restrict(&rules)?;
-    let mut measured = serde_json::to_vec(&measure::measure(Some(landlock))?)?;
+    let confinement: Confinement = serde_json::from_str(&line()?)?;
+    let landlock = restrict(&confinement.landlock)?;
+    filter(&confinement.seccomp)?;
+    let measured = measure::measure(confinement.fingerprint, Some(landlock))?;
+    let mut measured = serde_json::to_vec(&measured)?;
     measured.push(b'\n');
     let mut output = File::from(std::io::stdout().as_fd().try_clone_to_owned()?);
     output.write_all(&measured)?;
-    if line(&mut input)? != "go" {
+    if line()? != "go" {
         return Err("confine: the service did not say go".into());
     }
     let error = Command::new(program).args(args).exec();
     Err(format!("{program} cannot be executed: {error}").into())
 }
 
-fn line(input: &mut File) -> Result<String> {
+fn line() -> Result<String> {
+    // Open for no longer than this: what is open when the process is measured is the agent's.
+    let mut input = File::from(std::io::stdin().as_fd().try_clone_to_owned()?);
     let mut line = Vec::new();
     let mut byte = [0];
     while line.len() < LINE_BYTES {
@@ -58,6 +62,13 @@ fn line(input: &mut File) -> Result<String> {
         }
     }
     Err("confine: a line is too long".into())
+}
+
+/// Applies the second system call filter, which takes away what confining has needed.
+fn filter(json: &str) -> Result<()> {
+    let mut filters = seccompiler::compile_from_json(json.as_bytes(), ARCH.try_into()?)?;
+    let filter = filters.remove("agent").ok_or("confine: there is no filter `agent`")?;
+    Ok(seccompiler::apply_filter(&filter)?)
 }
 
 /// Applies the table. ABI 2 is required: a kernel without it is an error.

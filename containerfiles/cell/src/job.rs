@@ -28,12 +28,24 @@ pub struct Job {
     pub files: Vec<File>,
     /// Links to make before the agent starts.
     pub links: Vec<Link>,
-    /// What the agent may reach in the file system.
-    pub landlock: Vec<Rule>,
+    /// What the agent's process gives up before it becomes the agent.
+    pub confinement: Confinement,
     /// Where the launcher listens for the agent's model requests.
     pub model_socket: String,
     /// How many bytes of the agent's standard error are kept: the last ones.
     pub stderr_bytes: usize,
+}
+
+/// What the agent's process gives up before it becomes the agent.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Confinement {
+    /// What it may reach in the file system.
+    pub landlock: Vec<Rule>,
+    /// Its own system call filter, beside the cell's: seccompiler's JSON form, the filter `agent`.
+    pub seccomp: String,
+    /// The argument of personality(2) that the cell's filter answers in a way of its own.
+    pub fingerprint: u32,
 }
 
 /// A file to write.

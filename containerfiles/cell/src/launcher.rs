@@ -50,7 +50,8 @@ async fn serve(door: Door) -> Result<()> {
 
     let mut agent = Agent::start(&job).await?;
     reaper::start(agent.pid())?;
-    let preflight = Preflight { launcher: measure::measure(None)?, agent: agent.measured().await? };
+    let launcher = measure::measure(job.confinement.fingerprint, None)?;
+    let preflight = Preflight { launcher, agent: agent.measured().await? };
     door.tell("/preflight", &preflight).await?;
     agent.go().await?;
 

@@ -10,7 +10,7 @@ pub mod job;
 pub mod preflight;
 
 /// Counts changes to these types that the other side must know.
-pub const PROTOCOL: u32 = 1;
+pub const PROTOCOL: u32 = 2;
 
 /// Where the launcher is mounted in a cell.
 pub const LAUNCHER: &str = "/noclaw/noclaw-cell";

@@ -1,16 +1,19 @@
 //! Reads from the kernel what this process is confined by.
 
+use std::collections::BTreeMap;
 use std::error::Error;
 use std::fs;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 
+use nix::sys::personality::{self, Persona};
 use nix::sys::resource::{Resource, getrlimit};
-use noclaw_cell::preflight::{Capabilities, Landlock, Limits, Measured, Mount};
+use nix::sys::stat::{major, minor};
+use noclaw_cell::preflight::{Capabilities, IdRange, Landlock, Limits, Measured, Mount};
 
 type Result<T> = std::result::Result<T, Box<dyn Error + Send + Sync>>;
 
 /// Measures the calling process. `landlock` is what its own application reported.
-pub fn measure(landlock: Option<Landlock>) -> Result<Measured> {
+pub fn measure(fingerprint: u32, landlock: Option<Landlock>) -> Result<Measured> {
     let status = fs::read_to_string("/proc/self/status")?;
     let field = |name: &str| -> Result<&str> {
         let line = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
@@ -27,9 +30,12 @@ pub fn measure(landlock: Option<Landlock>) -> Result<Measured> {
         uids: numbers("Uid")?,
         gids: numbers("Gid")?,
         groups: numbers("Groups")?,
+        uid_map: map("/proc/self/uid_map")?,
+        gid_map: map("/proc/self/gid_map")?,
         no_new_privs: field("NoNewPrivs")? == "1",
         seccomp_mode: field("Seccomp")?.parse()?,
         seccomp_filters: field("Seccomp_filters")?.parse()?,
+        seccomp_answer: answer(fingerprint),
         capabilities: Capabilities {
             inheritable: mask("CapInh")?,
             permitted: mask("CapPrm")?,
@@ -39,9 +45,83 @@ pub fn measure(landlock: Option<Landlock>) -> Result<Measured> {
         },
         mounts: mounts()?,
         interfaces: interfaces()?,
+        descriptors: descriptors()?,
+        environment: environment(),
+        devices: devices()?,
         limits: limits()?,
         landlock,
     })
+}
+
+/// user_namespaces(7): three numbers a line.
+fn map(path: &str) -> Result<Vec<IdRange>> {
+    let range = |line: &str| {
+        let mut numbers = line.split_whitespace().map(str::parse);
+        let mut next = || numbers.next()?.ok();
+        Some(IdRange { inside: next()?, outside: next()?, count: next()? })
+    };
+    let ranges: Option<_> = fs::read_to_string(path)?.lines().map(range).collect();
+    ranges.ok_or_else(|| format!("{path} is not of its form").into())
+}
+
+/// Only the service's own profile refuses this, and in its own way.
+fn answer(fingerprint: u32) -> i32 {
+    // A number of the service's; it has no highest bit.
+    let persona = Persona::from_bits_retain(fingerprint.cast_signed());
+    match personality::set(persona) {
+        Ok(before) => {
+            personality::set(before).ok();
+            0
+        }
+        Err(errno) => errno as i32,
+    }
+}
+
+fn descriptors() -> Result<BTreeMap<u32, String>> {
+    let own = |target: &str| target.starts_with("/proc/") && target.ends_with("/fd");
+    let mut found = BTreeMap::new();
+    for entry in fs::read_dir("/proc/self/fd")? {
+        let entry = entry?;
+        let number = entry.file_name().to_string_lossy().parse()?;
+        // Closed in between, or the directory that is being read here.
+        let Ok(target) = fs::read_link(entry.path()) else { continue };
+        let target = target.to_string_lossy().into_owned();
+        if !own(&target) {
+            found.insert(number, target);
+        }
+    }
+    Ok(found)
+}
+
+fn environment() -> Vec<String> {
+    let names = std::env::vars_os().map(|(name, _)| name.to_string_lossy().into_owned());
+    let mut names: Vec<_> = names.collect();
+    names.sort();
+    names
+}
+
+/// `c 1:3`, `directory`, `-> /proc/self/fd`.
+fn devices() -> Result<BTreeMap<String, String>> {
+    let mut found = BTreeMap::new();
+    for entry in fs::read_dir("/dev")? {
+        let entry = entry?;
+        let meta = entry.path().symlink_metadata()?;
+        let number = || {
+            let (major, minor) = (major(meta.rdev()), minor(meta.rdev()));
+            format!("{major}:{minor}")
+        };
+        let kind = match meta.file_type() {
+            kind if kind.is_char_device() => format!("c {}", number()),
+            kind if kind.is_block_device() => format!("b {}", number()),
+            kind if kind.is_dir() => "directory".to_owned(),
+            kind if kind.is_symlink() => {
+                format!("-> {}", fs::read_link(entry.path())?.to_string_lossy())
+            }
+            _ => "another kind of file".to_owned(),
+        };
+        found.insert(entry.file_name().to_string_lossy().into_owned(), kind);
+    }
+    Ok(found)
 }
 
 /// proc_pid_mountinfo(5): `36 35 98:0 /root /destination ro,noatime master:1 - ext3 /dev/x rw`.
@@ -56,7 +136,9 @@ fn mount(line: &str) -> Result<Mount> {
     let mut left = left.split(' ').skip(3);
     let mut next = || left.next().ok_or_else(broken);
     let (root, destination, options) = (unescape(next()?), unescape(next()?), next()?.to_owned());
-    let kind = right.split(' ').next().ok_or_else(broken)?.to_owned();
+    let mut right = right.split(' ').map(ToOwned::to_owned);
+    let kind = right.next().ok_or_else(broken)?;
+    let super_options = right.nth(1).ok_or_else(broken)?;
     let stat = fs::metadata(&destination).ok();
     Ok(Mount {
         device: stat.as_ref().map(MetadataExt::dev),
@@ -65,6 +147,7 @@ fn mount(line: &str) -> Result<Mount> {
         root,
         options,
         kind,
+        super_options,
     })
 }
 

@@ -4,6 +4,8 @@
 //! in under a millisecond. The service compares it with its plan, field by field; nothing here
 //! judges.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 /// Both halves: pid 1, and the process that will become the agent.
@@ -26,22 +28,46 @@ pub struct Measured {
     pub gids: Vec<u32>,
     /// Supplementary groups.
     pub groups: Vec<u32>,
+    /// `/proc/self/uid_map`.
+    pub uid_map: Vec<IdRange>,
+    /// `/proc/self/gid_map`.
+    pub gid_map: Vec<IdRange>,
     /// `NoNewPrivs`.
     pub no_new_privs: bool,
     /// `Seccomp`: 0 off, 2 filter.
     pub seccomp_mode: u32,
     /// `Seccomp_filters`: how many are stacked.
     pub seccomp_filters: u32,
+    /// The error number by which personality(2) refused the job's fingerprint; 0 when it did not.
+    pub seccomp_answer: i32,
     /// Capability sets.
     pub capabilities: Capabilities,
     /// Every mount in sight.
     pub mounts: Vec<Mount>,
     /// Network interfaces.
     pub interfaces: Vec<String>,
+    /// Open files by number: what `/proc/self/fd` says they are.
+    pub descriptors: BTreeMap<u32, String>,
+    /// Names of the environment's variables, sorted.
+    pub environment: Vec<String>,
+    /// What is in `/dev`, by name.
+    pub devices: BTreeMap<String, String>,
     /// Limits of the cgroup and of the process.
     pub limits: Limits,
     /// Landlock, where it was applied.
     pub landlock: Option<Landlock>,
+}
+
+/// A line of a user namespace's map.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct IdRange {
+    /// The first id in the cell.
+    pub inside: u32,
+    /// What it is in the namespace around it.
+    pub outside: u32,
+    /// How many.
+    pub count: u32,
 }
 
 /// Capability sets as bit masks.
@@ -72,6 +98,8 @@ pub struct Mount {
     pub options: String,
     /// The file system's type.
     pub kind: String,
+    /// The file system's own options: `rw,size=65536k,…`.
+    pub super_options: String,
     /// Device number by `stat`; `None` when the place cannot be reached.
     pub device: Option<u64>,
     /// Inode number by `stat`.

@@ -2,9 +2,10 @@
 
 use std::fmt::Write;
 
-use noclaw_cell::preflight::{Measured, Preflight};
+use noclaw_cell::preflight::{IdRange, Measured, Mount, Preflight};
 
 use crate::channels::view::RunView;
+use crate::core::preflight::{FINGERPRINT_ERRNO, SECOND_FILTER_ERRNO};
 
 /// All that is known of a run.
 pub fn describe(run: &RunView) -> String {
@@ -73,14 +74,20 @@ fn tokens(run: &RunView) -> String {
 
 /// The preflight as a table: what, pid 1, the agent.
 fn table(preflight: &Preflight) -> String {
-    let mut text = format!("\n{:<22} {:<24} {}\n", "preflight", "launcher", "agent");
+    let mut text = format!("\n{:<18} {:<32} {}\n", "preflight", "launcher", "agent");
     let (launcher, agent) = (&preflight.launcher, &preflight.agent);
     let mut row = |name: &str, value: fn(&Measured) -> String| {
-        writeln!(text, "{name:<22} {:<24} {}", value(launcher), value(agent)).ok();
+        writeln!(text, "{name:<18} {:<32} {}", value(launcher), value(agent)).ok();
     };
     row("user", |m| m.uids.first().map_or_else(String::new, u32::to_string));
     row("no new privileges", |m| m.no_new_privs.to_string());
+    row("users (in:out+n)", |m| map(&m.uid_map));
     row("seccomp", |m| format!("mode {}, {} filter(s)", m.seccomp_mode, m.seccomp_filters));
+    row("seccomp's mark", |m| match m.seccomp_answer {
+        FINGERPRINT_ERRNO => "the cell's own filter".to_owned(),
+        SECOND_FILTER_ERRNO => "the agent's own filter".to_owned(),
+        other => format!("another filter ({other})"),
+    });
     row("capabilities", |m| {
         let sets = &m.capabilities;
         let any = sets.inheritable | sets.permitted | sets.effective | sets.bounding | sets.ambient;
@@ -97,8 +104,30 @@ fn table(preflight: &Preflight) -> String {
     row("cpu.max", |m| limit(m.limits.cpu_max.as_ref()));
     row("open files", |m| number(m.limits.nofile));
     row("file size", |m| number(m.limits.fsize));
+    row("file descriptors", |m| m.descriptors.len().to_string());
+    row("variables", |m| m.environment.len().to_string());
+    row("devices", |m| m.devices.len().to_string());
     row("mounts", |m| m.mounts.len().to_string());
+    text.push_str(&mounts(agent));
     text
+}
+
+/// What is mounted in the cell: where, how, what.
+fn mounts(agent: &Measured) -> String {
+    let mut mounts: Vec<_> = agent.mounts.iter().collect();
+    mounts.sort_by(|a, b| a.destination.cmp(&b.destination));
+    let mut text = String::new();
+    for Mount { destination, options, kind, root, .. } in mounts {
+        let mode = if options.split(',').any(|option| option == "ro") { "ro" } else { "rw" };
+        // Writing to a string does not fail.
+        writeln!(text, "  {destination:<32} {mode}  {kind:<9} {root}").ok();
+    }
+    text
+}
+
+fn map(ranges: &[IdRange]) -> String {
+    let range = |r: &IdRange| format!("{}:{}+{}", r.inside, r.outside, r.count);
+    ranges.iter().map(range).collect::<Vec<_>>().join(" ")
 }
 
 fn limit(value: Option<&String>) -> String {

@@ -1,0 +1,114 @@
+//! Every mount in a cell is of one of three classes, and no class has a place twice.
+//!
+//! | class | what must hold |
+//! |---|---|
+//! | ours: planned for the run | at its place, ro or rw as planned, of the device and inode that the host opened |
+//! | the kernel's: `data/cell.json` | its type, its options, its size; what every cell needs is there |
+//! | Podman's files: `data/cell.json` | read-only, and from the container's own folder of Podman's |
+
+use noclaw_cell::preflight::Mount;
+
+use super::rules::KernelMount;
+use super::{Check, Shortfall};
+use crate::core::plan::{CellPlan, PlannedMount};
+
+/// Compares all mounts of a process with the plan.
+pub(super) fn judge(check: Check, plan: &CellPlan, mounts: &[Mount]) -> Result<(), Shortfall> {
+    for mount in mounts {
+        let place = &mount.destination;
+        let times = mounts.iter().filter(|other| other.destination == *place).count();
+        check.equal(&format!("the number of mounts at {place}"), 1, times)?;
+        judge_one(check, plan, mount)?;
+    }
+    let there = |place: &str| mounts.iter().any(|mount| mount.destination == place);
+    let ours = plan.mounts.iter().map(|mount| mount.destination.as_str());
+    let needed = plan.rules.mounts.iter().filter(|mount| mount.needed);
+    let mut missing = ours.chain(needed.map(|mount| mount.at.as_str()));
+    match missing.find(|place| !there(place)) {
+        Some(place) => check.equal(&format!("what is mounted at {place}"), "there", "missing"),
+        None => Ok(()),
+    }
+}
+
+fn judge_one(check: Check, plan: &CellPlan, mount: &Mount) -> Result<(), Shortfall> {
+    let place = &mount.destination;
+    if let Some(planned) = plan.mounts.iter().find(|planned| planned.destination == *place) {
+        return judge_ours(check, planned, mount);
+    }
+    if let Some(rule) = plan.rules.mounts.iter().find(|rule| rule.at == *place) {
+        return judge_kernel(check, rule, mount);
+    }
+    if let Some(rule) = plan.rules.podman_files.iter().find(|rule| rule.at == *place) {
+        judge_mode(check, mount, "ro")?;
+        let folder = format!("/userdata/{}", rule.name);
+        let found = if mount.root.ends_with(&folder) { &folder } else { &mount.root };
+        return check.equal(&format!("what is mounted at {place}"), &folder, found);
+    }
+    // A device of the host's, on the name of the same device in the cell. What kind of device it
+    // is, `judge_devices` has seen.
+    let device = place.strip_prefix("/dev/").filter(|name| {
+        ["devtmpfs", "tmpfs"].contains(&mount.kind.as_str()) && mount.root == format!("/{name}")
+    });
+    if plan.rules.devices.iter().any(|rule| Some(rule.name.as_str()) == device) {
+        return Ok(());
+    }
+    let found = format!("{} of {}", mount.root, mount.kind);
+    check.equal(&format!("what is mounted at {place}"), "nothing", found)
+}
+
+fn judge_ours(check: Check, planned: &PlannedMount, mount: &Mount) -> Result<(), Shortfall> {
+    judge_mode(check, mount, if planned.read_only { "ro" } else { "rw" })?;
+    let identity = |device: Option<u64>, inode: Option<u64>| match (device, inode) {
+        (Some(device), Some(inode)) => format!("device {device} inode {inode}"),
+        _ => "out of reach".to_owned(),
+    };
+    check.equal(
+        &format!("what is mounted at {}", mount.destination),
+        identity(Some(planned.device), Some(planned.inode)),
+        identity(mount.device, mount.inode),
+    )
+}
+
+fn judge_kernel(check: Check, rule: &KernelMount, mount: &Mount) -> Result<(), Shortfall> {
+    let place = &mount.destination;
+    if !rule.kinds.contains(&mount.kind) {
+        let field = format!("the type of the mount {place}");
+        return check.equal(&field, rule.kinds.join(" or "), &mount.kind);
+    }
+    // What is taken from a file system is the whole of it, a named part, or the part that has its
+    // place's name: `/sys` of proc at `/proc/sys`.
+    let name = place.rsplit_once('/').map(|(_, name)| format!("/{name}"));
+    let root = Some(&mount.root);
+    let whole = rule.root.is_none() && (mount.root == "/" || root == name.as_ref());
+    if !whole && root != rule.root.as_ref() {
+        let planned = rule.root.as_deref().unwrap_or("/");
+        return check.equal(&format!("what is mounted at {place}"), planned, &mount.root);
+    }
+    for option in &rule.options {
+        match option.as_str() {
+            "ro" | "rw" => judge_mode(check, mount, option)?,
+            option if !has(&mount.options, option) => {
+                let field = format!("the list of options of the mount {place}");
+                return check.equal(&field, format!("with {option}"), &mount.options);
+            }
+            _ => {}
+        }
+    }
+    match rule.size_kib {
+        None => Ok(()),
+        Some(kib) => {
+            let size = mount.super_options.split(',').find_map(|all| all.strip_prefix("size="));
+            let size = size.unwrap_or("unlimited");
+            check.equal(&format!("the size of {place}"), format!("{kib}k"), size)
+        }
+    }
+}
+
+fn judge_mode(check: Check, mount: &Mount, planned: &str) -> Result<(), Shortfall> {
+    let found = if has(&mount.options, "ro") { "ro" } else { "rw" };
+    check.equal(&format!("the mode of the mount {}", mount.destination), planned, found)
+}
+
+fn has(options: &str, option: &str) -> bool {
+    options.split(',').any(|found| found == option)
+}

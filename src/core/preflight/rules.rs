@@ -1,0 +1,81 @@
+//! `data/cell.json`: what may be in any cell beside what is planned for its run, each entry with
+//! its reason.
+
+use serde::Deserialize;
+
+const SHIPPED: &str = include_str!("../../../data/cell.json");
+
+/// What may be in any cell.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CellRules {
+    /// File systems of the kernel's and of the cell's own.
+    pub mounts: Vec<KernelMount>,
+    /// Files that Podman makes for each container, and mounts read-only.
+    pub podman_files: Vec<PodmanFile>,
+    /// All that may be in `/dev`.
+    pub devices: Vec<Device>,
+    /// Names of the launcher's environment, sorted.
+    pub launcher_environment: Vec<String>,
+}
+
+/// A file system that comes from no folder of the host's.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct KernelMount {
+    /// Where.
+    pub at: String,
+    /// Which types it may be of.
+    pub kinds: Vec<String>,
+    /// What of its file system is mounted; `/` and what is of the same name as its place may be.
+    #[serde(default)]
+    pub root: Option<String>,
+    /// Options of the mount that must be there.
+    pub options: Vec<String>,
+    /// The size of a file system that the cell can fill, in KiB. Podman is asked for these.
+    #[serde(default)]
+    pub size_kib: Option<u64>,
+    /// Whether every cell has it.
+    pub needed: bool,
+    /// Why; for readers of the data.
+    pub reason: String,
+}
+
+/// A file that Podman makes.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PodmanFile {
+    /// Where.
+    pub at: String,
+    /// Its name in the container's folder of Podman's.
+    pub name: String,
+    /// Why; for readers of the data.
+    pub reason: String,
+}
+
+/// An entry of `/dev`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Device {
+    /// Its name.
+    pub name: String,
+    /// What it may be: `c 1:3`, `directory`, `-> /proc/self/fd`.
+    pub is: Vec<String>,
+    /// Why; for readers of the data.
+    pub reason: String,
+}
+
+impl CellRules {
+    /// What is shipped.
+    ///
+    /// # Errors
+    /// When the data is not of its form; a test reads it.
+    pub fn shipped() -> Result<Self, serde_json::Error> {
+        serde_json::from_str(SHIPPED)
+    }
+
+    /// File systems in memory that the cell can fill.
+    pub fn scratch(&self) -> impl Iterator<Item = (&KernelMount, u64)> {
+        self.mounts.iter().filter_map(|mount| Some((mount, mount.size_kib?)))
+    }
+}

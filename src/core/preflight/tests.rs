@@ -1,0 +1,237 @@
+//! A good preflight passes, and each difference is named.
+
+use std::sync::Arc;
+
+use noclaw_cell::preflight::{Landlock, Mount};
+use uuid::Uuid;
+
+use super::rules::CellRules;
+use super::*;
+use crate::core::ids::RunId;
+use crate::core::plan::PlannedMount;
+
+type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
+
+fn plan() -> Result<CellPlan> {
+    Ok(CellPlan {
+        instance: Uuid::nil().to_string().parse()?,
+        run: RunId::new(Uuid::nil()),
+        user: "alice".parse()?,
+        image: "sha256:0".into(),
+        mounts: vec![PlannedMount {
+            source: "/srv/w".into(),
+            destination: "/workspace".into(),
+            read_only: false,
+            device: 7,
+            inode: 9,
+        }],
+        memory: 2 << 30,
+        pids: 256,
+        cpu_millis: 2000,
+        rules: Arc::new(CellRules::shipped()?),
+        seccomp_profile: "/srv/seccomp.json".into(),
+        environment: vec!["HOME".into(), "TZ".into()],
+        landlock_rules: 3,
+        accept_without: vec![],
+    })
+}
+
+fn mount(destination: &str, kind: &str, options: &str) -> Mount {
+    Mount {
+        destination: destination.to_owned(),
+        root: "/".to_owned(),
+        options: options.to_owned(),
+        kind: kind.to_owned(),
+        super_options: String::new(),
+        device: Some(7),
+        inode: Some(9),
+    }
+}
+
+/// What every cell has, a device, one of Podman's files, and the workspace: at 0.
+fn mounts() -> Result<Vec<Mount>> {
+    let rules = CellRules::shipped()?;
+    let needed = rules.mounts.iter().filter(|rule| rule.needed).map(|rule| Mount {
+        super_options: rule.size_kib.map(|kib| format!("rw,size={kib}k")).unwrap_or_default(),
+        ..mount(&rule.at, &rule.kinds[0], &rule.options.join(","))
+    });
+    let null = Mount { root: "/null".into(), ..mount("/dev/null", "devtmpfs", "rw,nosuid") };
+    let root = "/containers/7a9b/userdata/hosts".to_owned();
+    let hosts = Mount { root, ..mount("/etc/hosts", "ext4", "ro,nosuid") };
+    Ok([mount("/workspace", "ext4", "rw,relatime"), null, hosts]
+        .into_iter()
+        .chain(needed)
+        .collect())
+}
+
+fn measured() -> Result<Measured> {
+    let map = [(0, 1, 1000), (CELL_UID, 0, 1), (1001, 1001, 64536)];
+    let map = map.map(|(inside, outside, count)| IdRange { inside, outside, count });
+    Ok(Measured {
+        uids: vec![1000; 4],
+        gids: vec![1000; 4],
+        groups: vec![1000],
+        uid_map: map.to_vec(),
+        gid_map: map.to_vec(),
+        no_new_privs: true,
+        seccomp_mode: 2,
+        seccomp_filters: 1,
+        seccomp_answer: FINGERPRINT_ERRNO,
+        capabilities: Capabilities::default(),
+        mounts: mounts()?,
+        interfaces: vec!["lo".into()],
+        descriptors: [0, 1, 2].map(|number| (number, format!("pipe:[{number}]"))).into(),
+        environment: ["HOME", "HOSTNAME", "LANG", "PATH", "TERM", "container"]
+            .map(str::to_owned)
+            .into(),
+        devices: [("null".into(), "c 1:3".into()), ("pts".into(), "directory".into())].into(),
+        limits: Limits {
+            memory_max: Some("2147483648".into()),
+            memory_swap_max: Some("0".into()),
+            pids_max: Some("256".into()),
+            cpu_max: Some("200000 100000".into()),
+            nofile: Some(CELL_NOFILE),
+            fsize: Some(CELL_FSIZE),
+            core: Some(0),
+        },
+        landlock: None,
+    })
+}
+
+fn preflight() -> Result<Preflight> {
+    let landlock =
+        Landlock { abi: 2, floor_enforced: true, scoped: false, tcp_denied: false, rules: 3 };
+    let agent = Measured {
+        landlock: Some(landlock),
+        seccomp_filters: 2,
+        seccomp_answer: SECOND_FILTER_ERRNO,
+        environment: vec!["HOME".into(), "TZ".into()],
+        ..measured()?
+    };
+    Ok(Preflight { launcher: measured()?, agent })
+}
+
+#[test]
+fn what_was_planned_passes() -> Result<()> {
+    assert_eq!(plan()?.judge(&preflight()?), Ok(()));
+    Ok(())
+}
+
+fn at<'a>(measured: &'a mut Measured, place: &str) -> &'a mut Mount {
+    let mut mounts = measured.mounts.iter_mut();
+    mounts.find(|mount| mount.destination == place).expect("it is mounted")
+}
+
+/// A way to break a measurement, and the field that must be named.
+type Broken<T> = (fn(&mut T), &'static str);
+
+#[test]
+fn every_difference_is_named_in_either_process() -> Result<()> {
+    let broken: &[Broken<Measured>] = &[
+        (|m| m.uids = vec![0; 4], "the user"),
+        (|m| m.gids = vec![1000, 1000, 0, 1000], "the group"),
+        (|m| m.groups.push(27), "the list of other groups"),
+        (|m| m.uid_map.truncate(1), "the map of users"),
+        (|m| m.uid_map[0].outside = 0, "the map of users"),
+        (|m| m.gid_map[1].count = 2, "the map of groups"),
+        (|m| m.no_new_privs = false, "no-new-privileges"),
+        (|m| m.seccomp_mode = 0, "the seccomp mode"),
+        (|m| m.capabilities.bounding = 1, "the union of the capability sets"),
+        (|m| m.interfaces.push("tap0".into()), "the list of network interfaces"),
+        (|m| at(m, "/").options = "rw".into(), "the mode of the mount /"),
+        (|m| at(m, "/workspace").options = "ro".into(), "the mode of the mount /workspace"),
+        (|m| at(m, "/workspace").inode = Some(8), "what is mounted at /workspace"),
+        (|m| at(m, "/workspace").device = None, "what is mounted at /workspace"),
+        (|m| drop(m.mounts.remove(0)), "what is mounted at /workspace"),
+        (|m| m.mounts.push(mount("/srv", "ext4", "ro")), "what is mounted at /srv"),
+        (|m| m.mounts.push(mount("/tmp", "tmpfs", "rw")), "the number of mounts at /tmp"),
+        (|m| m.mounts.push(mount("/dev/sda", "devtmpfs", "rw")), "what is mounted at /dev/sda"),
+        (|m| m.mounts.push(mount("/dev/zero", "ext4", "rw")), "what is mounted at /dev/zero"),
+        (|m| m.mounts.retain(|m| m.destination != "/proc/sys"), "what is mounted at /proc/sys"),
+        (|m| at(m, "/etc/hosts").root = "/etc/shadow".into(), "what is mounted at /etc/hosts"),
+        (|m| at(m, "/etc/hosts").options = "rw".into(), "the mode of the mount /etc/hosts"),
+        (|m| at(m, "/sys").kind = "ext4".into(), "the type of the mount /sys"),
+        (|m| at(m, "/sys").root = "/devices".into(), "what is mounted at /sys"),
+        (|m| at(m, "/run").options = "rw".into(), "the list of options of the mount /run"),
+        (|m| at(m, "/tmp").super_options = "rw".into(), "the size of /tmp"),
+        (|m| m.limits.memory_max = Some("max".into()), "memory.max"),
+        (|m| m.limits.memory_swap_max = Some("1".into()), "memory.swap.max"),
+        (|m| m.limits.pids_max = None, "pids.max"),
+        (|m| m.limits.cpu_max = Some("max 100000".into()), "cpu.max"),
+        (|m| m.limits.nofile = None, "the limit of open files"),
+        (|m| m.limits.fsize = None, "the limit of a file's size"),
+        (|m| m.limits.core = Some(1), "the limit of a core dump"),
+        (|m| drop(m.devices.insert("kvm".into(), "c 10:232".into())), "/dev/kvm"),
+        (|m| drop(m.devices.insert("null".into(), "c 1:1".into())), "/dev/null"),
+        (|m| m.environment.push("SECRET".into()), "the list of variables"),
+    ];
+    for (break_it, field) in broken {
+        for process in ["launcher", "agent"] {
+            let mut bad = preflight()?;
+            break_it(if process == "agent" { &mut bad.agent } else { &mut bad.launcher });
+            let found = plan()?.judge(&bad).err().ok_or(*field)?;
+            assert_eq!((found.process, found.field.as_str()), (process, *field));
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn only_our_filters_will_do() -> Result<()> {
+    let broken: &[Broken<Preflight>] = &[
+        (|p| p.launcher.seccomp_answer = 0, "the answer to the filter's fingerprint"),
+        (|p| p.launcher.seccomp_answer = 1, "the answer to the filter's fingerprint"),
+        (|p| p.agent.seccomp_answer = FINGERPRINT_ERRNO, "the answer of the second filter"),
+        (|p| p.agent.seccomp_filters = 1, "the number of filters"),
+    ];
+    for (break_it, field) in broken {
+        let mut bad = preflight()?;
+        break_it(&mut bad);
+        assert_eq!(plan()?.judge(&bad).err().ok_or(*field)?.field, *field);
+    }
+    Ok(())
+}
+
+#[test]
+fn what_is_open_is_known() -> Result<()> {
+    let mut bad = preflight()?;
+    bad.launcher.descriptors.insert(9, "/dev/null".into());
+    assert_eq!(plan()?.judge(&bad).err().ok_or("passed")?.field, "the open file 9");
+    let mut bad = preflight()?;
+    bad.agent.descriptors.insert(3, "pipe:[3]".into());
+    assert_eq!(plan()?.judge(&bad).err().ok_or("passed")?.field, "the list of open files");
+    Ok(())
+}
+
+#[test]
+fn no_landlock_no_agent() -> Result<()> {
+    let mut bad = preflight()?;
+    bad.agent.landlock = None;
+    assert!(plan()?.judge(&bad).is_err());
+    for weaken in [
+        (|l: &mut Landlock| l.abi = 1) as fn(&mut Landlock),
+        |l| l.floor_enforced = false,
+        |l| l.rules = 2,
+    ] {
+        let mut bad = preflight()?;
+        bad.agent.landlock.as_mut().map(weaken);
+        assert!(plan()?.judge(&bad).is_err());
+    }
+    Ok(())
+}
+
+#[test]
+fn a_missing_controller_is_accepted_by_name_but_a_wrong_number_is_not() -> Result<()> {
+    let mut accepting = plan()?;
+    accepting.accept_without = vec![Controller::Pids];
+    let mut without = preflight()?;
+    without.launcher.limits.pids_max = None;
+    without.agent.limits.pids_max = None;
+    assert_eq!(accepting.judge(&without), Ok(()));
+    without.agent.limits.pids_max = Some("max".into());
+    assert!(accepting.judge(&without).is_err());
+    without.agent.limits.pids_max = None;
+    without.agent.limits.memory_max = None;
+    assert!(accepting.judge(&without).is_err());
+    Ok(())
+}

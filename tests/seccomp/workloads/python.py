@@ -1,0 +1,48 @@
+"""What python's library asks of the system."""
+import os, sys, subprocess, threading, multiprocessing, sqlite3, socket, json, tempfile, asyncio, mmap, selectors, signal, time, shutil, zipfile, tarfile, gzip, bz2, lzma, hashlib, ssl, ctypes, fcntl, pty, select, resource, random, concurrent.futures, http.server, urllib.request, csv, decimal, venv, queue, pathlib, glob, logging, logging.handlers, uuid, platform, getpass, pwd, sched, locale, curses, readline, zlib, secrets, statistics, email, xml.dom.minidom, unittest, importlib, traceback, cProfile, timeit, array, struct
+def t(name, f):
+    try: print(name, f())
+    except BaseException as e: print(name, "ERR", e)
+def sq(x): return x*x
+async def sub():
+    p = await asyncio.create_subprocess_exec("echo", "hi", stdout=asyncio.subprocess.PIPE); return await p.communicate()
+if __name__ == "__main__":
+    t("pool", lambda: multiprocessing.Pool(2).map(sq, range(4)))
+    for m in ("spawn","forkserver"):
+        t(m, lambda: multiprocessing.get_context(m).Pool(2).map(sq, range(4)))
+    t("shm", lambda: __import__("multiprocessing.shared_memory").shared_memory.SharedMemory(create=True,size=99).unlink())
+    t("mgr", lambda: multiprocessing.Manager().dict())
+    t("thr", lambda: list(concurrent.futures.ThreadPoolExecutor(4).map(sq, range(9))))
+    t("async", lambda: asyncio.run(sub()))
+    t("sqlite", lambda: sqlite3.connect("t.db").executescript("pragma journal_mode=wal; create table a(b); insert into a values(1); vacuum"))
+    t("unix", lambda: socket.socketpair())
+    def srv():
+        s=socket.socket(socket.AF_UNIX); s.bind("/tmp/s1"); s.listen(); c=socket.socket(socket.AF_UNIX); c.connect("/tmp/s1"); a,_=s.accept(); c.sendall(b"x"); r=a.recv(1); a.shutdown(2); c.settimeout(1); return r, a.getsockname(), c.getpeername(), s.getsockopt(1,4)
+    t("srv", srv)
+    t("dgram", lambda: socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM))
+    t("sendmsg", lambda: socket.send_fds(socket.socketpair()[0],[b"x"],[0]))
+    t("pty", lambda: pty.spawn(["true"]))
+    t("mmap", lambda: mmap.mmap(-1, 4096).madvise(mmap.MADV_DONTNEED))
+    t("mmapf", lambda: (open("m","wb").write(b"x"*9999), mmap.mmap(open("m","r+b").fileno(),0).flush()))
+    t("fcntl", lambda: (fcntl.flock(open("m"),fcntl.LOCK_EX), fcntl.lockf(open("m","r+"),fcntl.LOCK_EX)))
+    t("rlimit", lambda: (resource.setrlimit(resource.RLIMIT_NOFILE,(100,resource.getrlimit(7)[1])), resource.getrusage(0)))
+    t("sig", lambda: (signal.signal(signal.SIGALRM, lambda *a: 0), signal.setitimer(signal.ITIMER_REAL,.01), signal.pause(), signal.alarm(0), signal.sigtimedwait([signal.SIGUSR1],0.01)))
+    t("sel", lambda: (select.select([0],[],[],0), select.poll().poll(1), select.epoll().poll(0.01)))
+    t("tmp", lambda: tempfile.TemporaryFile().write(b"x"))
+    t("copy", lambda: (shutil.copytree("/etc/alternatives","alt",symlinks=True), shutil.rmtree("alt"), shutil.disk_usage("/"), shutil.copyfile("m","m2"), os.sendfile(os.open("m3",os.O_CREAT|os.O_RDWR),os.open("m",0),0,10), os.copy_file_range(os.open("m",0),os.open("m4",os.O_CREAT|os.O_RDWR),10)))
+    t("os", lambda: (os.getloadavg(), os.cpu_count(), os.sched_getaffinity(0), os.getpriority(0,0), os.nice(1), os.times(), os.uname(), os.getgroups(), os.getsid(0), os.getresuid(), os.statvfs("/"), os.pipe2(0), os.dup(1), os.eventfd(0), os.memfd_create("x"), os.getrandom(3), os.umask(18), os.sched_yield(), os.get_terminal_size if 0 else 0, os.posix_fadvise(os.open("m",0),0,0,0), os.posix_fallocate(os.open("m",2),0,10), os.readv(os.open("m",0),[bytearray(3)]), os.writev(os.open("m",2),[b"x"]), os.preadv(os.open("m",0),[bytearray(2)],0), os.pwritev(os.open("m",2),[b"x"],0), os.sync(), os.fdatasync(os.open("m",2)), os.truncate("m",99), os.link("m","m9"), os.symlink("m","ml"), os.readlink("ml"), os.rename("m9","m8"), os.replace("m8","m7"), os.remove("m7"), os.utime("m"), os.chmod("m",0o600), os.access("m",4), os.mkfifo("ff"), os.listdir("/proc/self/fd"), os.getxattr if 0 else 0, os.lchown("m",-1,-1), os.chown("m",-1,-1)))
+    t("xattr", lambda: (os.setxattr("m","user.x",b"1"), os.getxattr("m","user.x"), os.listxattr("m"), os.removexattr("m","user.x")))
+    t("sched", lambda: (os.sched_getscheduler(0), os.sched_getparam(0), os.sched_get_priority_max(0), os.sched_setaffinity(0,[0])))
+    t("venv", lambda: venv.create("v", with_pip=False))
+    t("log", lambda: logging.handlers.SysLogHandler())
+    t("time", lambda: (time.sleep(.01), time.clock_gettime(1), time.clock_getres(1), time.process_time(), time.thread_time(), time.get_clock_info("time")))
+    t("pw", lambda: (pwd.getpwuid(1000), getpass.getuser(), platform.platform(), uuid.uuid1(), locale.setlocale(locale.LC_ALL,"")))
+    t("inet", lambda: socket.getaddrinfo("localhost",80))
+    t("wait", lambda: (subprocess.run(["true"]), subprocess.run("exit 3",shell=True), subprocess.Popen(["sleep","9"],start_new_session=True,close_fds=True).terminate(), os.waitid(os.P_ALL,0,os.WEXITED|os.WNOHANG)))
+    t("fork", lambda: (lambda p: os._exit(0) if p==0 else os.waitpid(p,0))(os.fork()))
+    t("exec", lambda: os.posix_spawn("/bin/true",["true"],{}))
+    t("timer", lambda: threading.Timer(.01, lambda:0).start())
+    t("comp", lambda: compile("1","x","eval"))
+    t("pidfd", lambda: os.pidfd_open(os.getpid()))
+    t("lock", lambda: multiprocessing.Semaphore(1))
+    t("zip", lambda: (shutil.make_archive("za","zip","/etc/alternatives"), shutil.make_archive("zb","xztar","/etc/alternatives"), shutil.unpack_archive("za.zip","zz")))
