@@ -120,7 +120,7 @@ fn runs_are_settled_however_long_the_database_is_locked() -> Result {
 #[test]
 fn a_container_that_comes_after_the_start_is_removed_and_no_other() -> Result {
     let house = House::start(&[])?;
-    let run = house.post("/webhook?wait=0", r#"{"message":"!sleep 35"}"#)?.json()?;
+    let run = house.post("/webhook?wait=0", r#"{"message":"!sleep 300"}"#)?.json()?;
     let instance = fs::read_to_string(house.path("state/instance"))?;
     let instance = format!("io.noclaw.instance={instance}");
     let late = "io.noclaw.run=01a00000-0000-7000-8000-000000000000";
@@ -131,8 +131,9 @@ fn a_container_that_comes_after_the_start_is_removed_and_no_other() -> Result {
         (!left.iter().any(|id| id == stray.trim())).then_some(())
     })?;
     assert_eq!(house.containers()?.len(), 1, "the one that works stays");
-    let path = format!("/v1/runs/{}?wait=50", run["run"].as_str().ok_or("no run")?);
-    assert_eq!(house.get(&path)?.json()?["status"], "answered");
+    let path = format!("/v1/runs/{}", run["run"].as_str().ok_or("no run")?);
+    assert_eq!(house.get(&path)?.json()?["status"], "running");
+    assert_eq!(house.call("DELETE", &path, &serde_json::json!({}))?.json()?["status"], "cancelled");
     Ok(())
 }
 
