@@ -67,7 +67,7 @@ start_service() {
     export NOCLAW_SOCKET=$run/noclaw.sock
     # A socket's path is short by nature (108 bytes); a checkout's may be long.
     [ ${#NOCLAW_SOCKET} -lt 100 ] || NOCLAW_SOCKET=${XDG_RUNTIME_DIR:?}/noclaw-run.$$.sock
-    setsid "$noclaw" serve --state "$run/state" --config "$run/config" --stop-time 3 \
+    setsid "$noclaw" serve --config "$run/config" --stop-time 3 \
         </dev/null >"$run/service.log" 2>&1 &
     service=$!
     for ((try = 0; try < 100; try++)); do
@@ -107,6 +107,7 @@ answer() {
     trap 'exit 130' INT
     trap 'exit 143' TERM
     mkdir -p "$run"
+    export NOCLAW_STATE=$run/state
     find_podman
     ensure_image "$noclaw"
     start_service

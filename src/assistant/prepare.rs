@@ -164,7 +164,8 @@ impl Assistant {
         let start = &self.settings.start;
         // Looked at for each run: whoever removes it does not stop the next one.
         let profile = self.state.place(&start.profile.file_name(), start.profile.text())?;
-        let job = start.job(&session);
+        let mut job = start.job(&session);
+        points::weaken(&mut job.confinement);
         let limits = &self.settings.limits;
         let plan = CellPlan {
             instance: self.state.instance().clone(),
@@ -178,7 +179,7 @@ impl Assistant {
             rules: Arc::clone(&start.cell),
             seccomp_profile: profile.to_string_lossy().into_owned(),
             environment: job.env.keys().cloned().collect(),
-            landlock_rules: job.confinement.landlock.len(),
+            landlock_rules: start.landlock_rules(),
             accept_without: self.settings.accept_without.clone(),
         };
         Ok(Prepared {

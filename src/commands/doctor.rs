@@ -1,10 +1,13 @@
 //! `noclaw doctor`: what this machine needs to run NoClaw, each ok, warn or fail with a hint. It
 //! asks the machine, not the service.
 
+mod escape;
+
 use std::path::PathBuf;
 
 use serde::Serialize;
 
+use self::escape::{Outcome, Probed};
 use super::{Ended, Failure, block_on, print, print_json};
 use crate::assistant::ready;
 use crate::cell::engine::Info;
@@ -23,6 +26,12 @@ pub struct Args {
     /// Print JSON
     #[arg(long)]
     json: bool,
+    /// Attack a real cell from inside instead, and tell what it held against
+    #[arg(long)]
+    escape: bool,
+    /// State; the attacked cell has a folder of its own in it
+    #[arg(long, value_name = "DIR", env = "NOCLAW_STATE", default_value_os_t = paths::state())]
+    state: PathBuf,
     /// Podman's socket
     #[arg(long, value_name = "PATH", env = "NOCLAW_PODMAN", default_value_os_t = paths::podman())]
     podman: PathBuf,
@@ -77,8 +86,12 @@ impl Finding {
     }
 }
 
-/// Checks everything; 0 when nothing fails, else 78.
+/// Checks everything; 0 when nothing fails, else 78. With `--escape`: 0 when nothing is open, else
+/// 70.
 pub fn run(args: &Args) -> Ended {
+    if args.escape {
+        return escape(args);
+    }
     let findings = block_on(async { Ok(check(args).await) })?;
     if args.json {
         print_json(&findings);
@@ -104,6 +117,31 @@ pub fn run(args: &Args) -> Ended {
         )
         .hint("each FAIL says above what to do")),
     }
+}
+
+fn escape(args: &Args) -> Ended {
+    let probed = block_on(escape::run(args))?;
+    if args.json {
+        print_json(&probed);
+    } else {
+        for Probed { probe, result, detail } in &probed {
+            let result = match result {
+                Outcome::Blocked => "blocked",
+                Outcome::Open => "OPEN",
+                Outcome::NotTested => "not tested",
+            };
+            print(format_args!("{result:<10}  {probe:<48} {detail}"));
+        }
+    }
+    let count = |outcome| probed.iter().filter(|probed| probed.result == outcome).count();
+    let (open, untested) = (count(Outcome::Open), count(Outcome::NotTested));
+    if open > 0 {
+        let message = format!("{open} of {} probes found something open", probed.len());
+        return Err(Failure::new(ExitStatus::Failed, message)
+            .hint("do not serve on this machine before each OPEN above is explained"));
+    }
+    eprintln!("nothing is open: {} probes, {untested} not tested", probed.len());
+    Ok(ExitStatus::Ok)
 }
 
 async fn check(args: &Args) -> Vec<Finding> {

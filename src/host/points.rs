@@ -6,6 +6,9 @@
 //! | `NOCLAW_TEST_PAUSE=POINT:FILE` | at the point, makes the file and stands still while it is there |
 //! | `NOCLAW_TEST_PAGES=FILE` | a connection that writes gets a database of at most as many pages as |
 //! |  | the file says (4 KiB each), as on a full disk |
+//! | `NOCLAW_TEST_UNCONFINED=1` | the process in a cell gives up nothing before it is the agent |
+
+use noclaw_cell::job::Confinement;
 
 /// Stands still here if a test asked for it.
 #[cfg(debug_assertions)]
@@ -35,4 +38,15 @@ pub fn most_pages() -> Option<u32> {
     }
     let file = std::env::var_os("NOCLAW_TEST_PAGES")?;
     std::fs::read_to_string(file).ok()?.trim().parse().ok()
+}
+
+/// Has the agent's process give up nothing, if a test asked for it: the rest of the cell must hold.
+pub fn weaken(confinement: &mut Confinement) {
+    if cfg!(debug_assertions) && std::env::var_os("NOCLAW_TEST_UNCONFINED").is_some() {
+        confinement.landlock.clear();
+        // One call that nobody makes: no filter at all is none that can be loaded.
+        r#"{"agent": {"mismatch_action": "allow", "match_action": {"errno": 38},
+            "filter": [{"syscall": "vhangup"}]}}"#
+            .clone_into(&mut confinement.seccomp);
+    }
 }

@@ -51,7 +51,7 @@ touch "$dir/traced"
 wait "$ground"
 kill "$strace" 2>/dev/null || true
 # Cells by their numbers become workloads by their names.
-awk -f "$here/calls.awk" "$dir/strace" | sort | awk -v names="$dir/names" '
+awk -f "$here/calls.awk" "$dir/strace" | LC_ALL=C sort | awk -v names="$dir/names" '
     BEGIN { while ((getline name < names) > 0) workload[++cells] = name }
     {
         line = $1

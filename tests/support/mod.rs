@@ -8,6 +8,7 @@
 #![allow(dead_code, reason = "each test file uses its part")]
 #![expect(clippy::indexing_slicing, reason = "a JSON value has null at what is not there")]
 
+pub mod broken;
 pub mod podmans;
 pub mod recorder;
 

@@ -1,0 +1,121 @@
+"""Taking more than the cell's share. The machine stays usable: each probe gives back what it took."""
+
+
+def limit(file):
+    try:
+        return open(f"/sys/fs/cgroup/{file}").read().strip()
+    except OSError:
+        raise Untested(f"this machine does not limit it ({file}; --accept-without)")
+
+
+@probe("exhaustion: processes")
+def _():
+    most = limit("pids.max")
+    if most == "max":
+        raise Open("pids.max is max")
+    children = []
+    try:
+        while len(children) <= 2 * int(most):
+            pid = os.fork()
+            if pid == 0:
+                signal.pause()
+                os._exit(0)
+            children.append(pid)
+    except OSError as error:
+        raise Blocked(f"{name_of(error.errno)} after {len(children)}, pids.max {most}")
+    finally:
+        for pid in children:
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+    raise Open(f"{len(children)} processes, pids.max {most}")
+
+
+@probe("exhaustion: memory")
+def _():
+    most = limit("memory.max")
+    if most == "max":
+        raise Open("memory.max is max")
+
+    def take():
+        with open("/proc/self/oom_score_adj", "w") as file:
+            file.write("1000")
+        held = []
+        while len(held) * 16 < 2 * int(most) >> 20:
+            held.append(b"x" * (16 << 20))
+        return len(held) * 16
+    status, said = child(take, 60)
+    if os.WIFSIGNALED(status) or said is None:
+        raise Blocked(f"killed; memory.max {int(most) >> 20} MiB")
+    raise Open(f"{said} MiB were taken; memory.max {int(most) >> 20} MiB")
+
+
+@probe("exhaustion: processor time")
+def _():
+    most = limit("cpu.max")
+    raise Open("cpu.max is max") if most.startswith("max") else Blocked(f"cpu.max {most}")
+
+
+def fill(path, most):
+    """Writes until it is refused, or has written twice what is allowed. MiB written."""
+    piece, written = b"x" * (1 << 20), 0
+    try:
+        file = open(path, "wb", buffering=0)
+    except OSError as error:
+        return name_of(error.errno)
+    try:
+        while written <= most:
+            written += file.write(piece) >> 20 or 1
+        raise Open(f"{path}: {written} MiB, {most} MiB at most")
+    except OSError as error:
+        return f"{name_of(error.errno)} after {written} MiB"
+    finally:
+        file.close()
+        os.unlink(path)
+
+
+@probe("exhaustion: scratch space")
+def _():
+    said = [f"{place} {fill(place + '/fill', mib)}" for place, mib in GIVEN["scratch"]]
+    raise Blocked("; ".join(said))
+
+
+@probe("exhaustion: a file's size")
+def _():
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+
+    def grow():
+        with open("/workspace/giant", "wb") as file:
+            file.truncate(GIVEN["file_bytes"] + 1)
+        return "it grew"
+    try:
+        refused(grow)
+    finally:
+        os.unlink("/workspace/giant")
+
+
+@probe("exhaustion: open files")
+def _():
+    handles = []
+    try:
+        while len(handles) <= GIVEN["open_files"]:
+            handles.append(os.open("/dev/null", os.O_RDONLY))
+    except OSError as error:
+        raise Blocked(f"{name_of(error.errno)} after {len(handles)}")
+    finally:
+        for handle in handles:
+            os.close(handle)
+    raise Open(f"{len(handles)} are open")
+
+
+@probe("exhaustion: a limit is raised")
+def _():
+    import resource
+
+    def lift(kind):
+        try:
+            resource.setrlimit(kind, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+        except ValueError as error:
+            raise OSError(errno.EPERM, str(error))
+        return "it was"
+    names = ("RLIMIT_NOFILE", "RLIMIT_FSIZE", "RLIMIT_CORE")
+    each([(name, lift, getattr(resource, name)) for name in names])

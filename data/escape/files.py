@@ -1,0 +1,154 @@
+"""Files of the host, of other users, of the image; devices; the kernel's own files."""
+
+
+def reading(path):
+    with open(path, "rb") as file:
+        return file.read(64)
+
+
+def writing(path):
+    with open(path, "ab") as file:
+        file.write(b"x")
+    return f"{path} was written"
+
+
+@probe("files: the host's, by their own paths")
+def _():
+    each([(path, reading, path) for path in GIVEN["host_files"]])
+
+
+@probe("files: another user's workspace, the store")
+def _():
+    each([(path, os.listdir, path) for path in GIVEN["host_folders"]])
+
+
+@probe("files: out of the workspace by a link, `..` and /proc/self/fd")
+def _():
+    os.symlink(GIVEN["host_files"][0], "/workspace/way-out")
+    handle = os.open("/workspace", os.O_RDONLY)
+    up = "../" * 30 + GIVEN["host_files"][0].lstrip("/")
+    each([
+        ("link", reading, "/workspace/way-out"),
+        ("..", reading, "/workspace/" + up),
+        ("openat", lambda: os.open(up, os.O_RDONLY, dir_fd=handle)),
+        ("fd", reading, f"/proc/self/fd/{handle}/" + up),
+        ("cwd", reading, "/proc/self/cwd/" + up),
+    ])
+
+
+@probe("files: pid 1, whose descriptors are the door")
+def _():
+    each([
+        ("root", os.listdir, "/proc/1/root"),
+        ("cwd", os.listdir, "/proc/1/cwd"),
+        ("environ", reading, "/proc/1/environ"),
+        ("mem", reading, "/proc/1/mem"),
+        ("maps", reading, "/proc/1/maps"),
+        ("fd", os.listdir, "/proc/1/fd"),
+        ("fd 0", reading, "/proc/1/fd/0"),
+        ("fd 1", writing, "/proc/1/fd/1"),
+    ])
+
+
+@probe("files: the image")
+def _():
+    places = ["/x", "/etc/x", "/usr/bin/x", "/usr/local/bin/claude", "/etc/passwd", "/noclaw/x", "/var/x",
+              "/noclaw/noclaw-cell", "/etc/claude-code/CLAUDE.md", "/etc/hosts", "/dev/x"]
+    each([(place, writing, place) for place in places])
+
+
+@probe("files: the kernel's settings")
+def _():
+    def opening(path):
+        os.close(os.open(path, os.O_WRONLY))
+        return "opened for writing"
+    each([(path, opening, path) for path in (
+        "/proc/sys/net/ipv4/ip_forward", "/proc/sys/kernel/core_pattern", "/proc/sys/kernel/hostname", "/proc/sysrq-trigger",
+        "/proc/sys/vm/panic_on_oom",
+        "/sys/fs/cgroup/cgroup.procs", "/sys/fs/cgroup/memory.max", "/sys/kernel/uevent_helper",
+        "/sys/power/state", "/proc/1/oom_score_adj",
+    )])
+
+
+@probe("files: the kernel's secrets")
+def _():
+    each([(path, reading_something, path) for path in (
+        "/proc/kcore", "/proc/keys", "/proc/timer_list", "/proc/sched_debug", "/sys/firmware/x",
+        "/sys/kernel/debug/x", "/sys/kernel/security/x", "/proc/kmsg", "/dev/kmsg", "/dev/mem",
+    )])
+
+
+def reading_something(path):
+    found = reading(path)
+    if not found:
+        raise OSError(errno.ENODATA, "covered")
+    return found
+
+
+@probe("files: devices beyond the few")
+def _():
+    def use(path):
+        os.close(os.open(path, os.O_RDWR | os.O_NONBLOCK))
+        return f"{path} opened"
+    few = {"null", "zero", "full", "random", "urandom", "tty", "ptmx", "pts", "shm", "mqueue", "fd",
+           "stdin", "stdout", "stderr", "core"}
+    more = set(os.listdir("/dev")) - few
+    if more:
+        raise Open(", ".join(sorted(more)))
+    each([(name, use, f"/dev/{name}") for name in ("sda", "vda", "kvm", "fuse", "net/tun", "mem", "loop0")])
+
+
+@probe("files: a device made here")
+def _():
+    for kind, number in ((stat.S_IFCHR, os.makedev(1, 3)), (stat.S_IFBLK, os.makedev(8, 0))):
+        try:
+            os.mknod("/workspace/device", 0o666 | kind, number)
+        except OSError as error:
+            if error.errno == errno.ENOSYS:
+                continue
+            raise Open(f"the kernel answers {name_of(error.errno)}")
+        raise Open("it was made")
+    raise Blocked("ENOSYS")
+
+
+@probe("files: programs that raise rights")
+def _():
+    found = []
+    for folder, folders, names in os.walk("/"):
+        if folder in ("/proc", "/sys") or folder.count("/") > DEPTH:
+            folders.clear()
+            continue
+        for name in names:
+            try:
+                mode = os.lstat(os.path.join(folder, name)).st_mode
+            except OSError:
+                continue
+            if stat.S_ISREG(mode) and mode & (stat.S_ISUID | stat.S_ISGID) and mode & 0o111:
+                found.append(os.path.join(folder, name))
+    raise Open(", ".join(found)) if found else Blocked("none")
+
+
+@probe("files: a hard link to a file that is not ours")
+def _():
+    each([(path, os.link, path, "/workspace/hard") for path in ("/noclaw/noclaw-cell", "/etc/passwd")])
+
+
+@probe("files: running a program from scratch space without leave")
+def _():
+    def run(place):
+        with open(place, "wb") as file:
+            file.write(open("/bin/true", "rb").read())
+        os.chmod(place, 0o755)
+        status, said = child(lambda: os.execv(place, [place]))
+        if said:
+            raise OSError(errno.EACCES, str(said))
+        return f"{place} ran"
+    each([(folder, run, folder + "/true") for folder in ("/run", "/dev/shm")])
+
+
+@twin("the workspace can be written and read")
+def _():
+    writing("/workspace/twin")
+    if reading("/workspace/twin").startswith(b"x"):
+        return
+    raise Open("it does not")

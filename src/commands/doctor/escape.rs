@@ -1,0 +1,202 @@
+//! `noclaw doctor --escape`: attacks from inside a real cell on this machine, and what came of
+//! each.
+//!
+//! The cell is made as every cell is: the same plan, the same job. Only its program is another: in
+//! the agent's place stand the probes of `data/escape/`, which python runs. Around the cell stand
+//! things to be found (`escape/bait.rs`): a key, a file, sockets, a port of the host's.
+//!
+//! ```text
+//! bait ──> create ──> door: hello, preflight, the probes' lines, exit ──> end ──> the host's own
+//! ```
+//!
+//! | what happens | what is told |
+//! |---|---|
+//! | a probe does something forbidden | `open`, and the command fails |
+//! | what is allowed does not work (a probe's twin) | `open`: the probes prove nothing then |
+//! | the preflight falls short of the plan | `open`, and the probes run all the same: they show what of it matters |
+//! | a layer that this machine lacks, and the owner accepted to do without | `not_tested`, with its name |
+//! | the probes stop early, or say something else | `open` |
+//! | the cell cannot be made | the command fails, and nothing is told about probes |
+
+mod bait;
+
+use std::time::{Duration, Instant};
+
+use http_body_util::BodyExt;
+use hyper::body::Incoming;
+use noclaw_cell::job::Job;
+use serde::{Deserialize, Serialize};
+use tokio::time::timeout;
+
+use self::bait::Bait;
+use super::Args;
+use crate::cell::{Cell, Cells, LABEL_INSTANCE};
+use crate::commands::Failure;
+use crate::core::limits::CELL_START;
+use crate::core::plan::CellPlan;
+use crate::core::problem::{ExitStatus, chain};
+use crate::host::tree::Tree;
+
+/// How long one probe may take; the slowest fills memory.
+const PROBE_TIME: Duration = Duration::from_secs(120);
+/// How soon an ended cell must be gone.
+const GONE_TIME: Duration = Duration::from_secs(2);
+/// All that the probes say.
+const SAID_BYTES: usize = 1 << 20;
+
+/// What came of a probe.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Outcome {
+    /// The cell held.
+    Blocked,
+    /// It did not.
+    Open,
+    /// This machine lacks what would be tested.
+    NotTested,
+}
+
+/// A probe and what came of it.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Probed {
+    /// What was tried.
+    pub probe: String,
+    /// What came of it.
+    pub result: Outcome,
+    /// In words.
+    pub detail: String,
+}
+
+impl Probed {
+    fn new(probe: &str, result: Outcome, detail: impl ToString) -> Self {
+        Self { probe: probe.to_owned(), result, detail: detail.to_string() }
+    }
+
+    /// Blocked when it went wrong, as it should.
+    fn refused<T, E: std::error::Error>(probe: &str, attempt: Result<T, E>) -> Self {
+        match attempt {
+            Ok(_) => Self::new(probe, Outcome::Open, "it succeeded"),
+            Err(error) => Self::new(probe, Outcome::Blocked, chain(&error)),
+        }
+    }
+}
+
+/// Runs all probes.
+///
+/// # Errors
+/// When there is no cell to run them in.
+pub async fn run(args: &Args) -> Result<Vec<Probed>, Failure> {
+    let failed = |error: &dyn std::error::Error| Failure::of(ExitStatus::Unavailable, error);
+    let cells = Cells::at(&args.podman);
+    let bait = Bait::lay(args, &cells).await?;
+    let (plan, job) = bait.cell(args)?;
+    // What an earlier one left when it was killed.
+    cells.remove_all(&plan.instance).await.map_err(|error| failed(&error))?;
+    let cell = cells.create(&plan).await.map_err(|error| failed(&error))?;
+    let mut probed = Vec::new();
+    let attacked = attack(&cell, &job, &bait, &plan, &mut probed).await;
+    let ended = ended(&cells, &cell, plan.instance.as_str()).await;
+    attacked?;
+    probed.push(ended);
+    probed.extend(bait.afterwards());
+    Ok(probed)
+}
+
+async fn attack(
+    cell: &Cell,
+    job: &Job,
+    bait: &Bait,
+    plan: &CellPlan,
+    probed: &mut Vec<Probed>,
+) -> Result<(), Failure> {
+    let failed = |error: &dyn std::error::Error| Failure::of(ExitStatus::Unavailable, error);
+    let mut door = cell.open(job, bait.model()).await.map_err(|error| failed(&error))?;
+    let preflight = timeout(CELL_START, door.preflight()).await;
+    let preflight = preflight.map_err(|_| door.lost("before its preflight"));
+    let (preflight, verdict) = preflight.and_then(|found| found).map_err(|error| failed(&error))?;
+    probed.push(match plan.judge(&preflight) {
+        Ok(()) => Probed::new("preflight", Outcome::Blocked, "the cell is as planned"),
+        Err(shortfall) => Probed::new("preflight", Outcome::Open, shortfall),
+    });
+    verdict.go();
+    let (said, _down) = door.agent().await.map_err(|error| failed(&error))?;
+    listen(said, probed).await;
+    let closing = timeout(PROBE_TIME, door.exit()).await;
+    if !matches!(closing, Ok(Ok(ref exit)) if exit.status == Some(0)) {
+        let detail = match closing {
+            Ok(Ok(exit)) => format!("the probes ended with {:?}: {}", exit.status, exit.stderr),
+            Ok(Err(error)) => chain(&error),
+            Err(_) => "the probes did not end".to_owned(),
+        };
+        probed.push(Probed::new("the probes themselves", Outcome::Open, detail));
+    }
+    Ok(())
+}
+
+/// Takes the probes' lines, one for each, and what goes wrong with them.
+async fn listen(mut said: Incoming, probed: &mut Vec<Probed>) {
+    let mut buffer = Vec::new();
+    let mut bytes = 0;
+    loop {
+        let frame = match timeout(PROBE_TIME, said.frame()).await {
+            Ok(Some(Ok(frame))) => frame,
+            Ok(None) => break,
+            Ok(Some(Err(error))) => {
+                return probed.push(Probed::new("the probes' words", Outcome::Open, chain(&error)));
+            }
+            Err(_) => {
+                let detail = format!("nothing came for {} s", PROBE_TIME.as_secs());
+                return probed.push(Probed::new("the next probe", Outcome::Open, detail));
+            }
+        };
+        let Ok(data) = frame.into_data() else { continue };
+        bytes += data.len();
+        if bytes > SAID_BYTES {
+            let detail = "they said too much";
+            return probed.push(Probed::new("the probes' words", Outcome::Open, detail));
+        }
+        buffer.extend_from_slice(&data);
+        while let Some(end) = buffer.iter().position(|byte| *byte == b'\n') {
+            let line: Vec<u8> = buffer.drain(..=end).collect();
+            probed.push(serde_json::from_slice(&line).unwrap_or_else(|_| {
+                let line = String::from_utf8_lossy(&line).into_owned();
+                Probed::new("the probes' words", Outcome::Open, line.trim())
+            }));
+        }
+    }
+}
+
+/// Ends the cell, in which a daemon ignores every signal that it can, and looks whether it is gone.
+async fn ended(cells: &Cells, cell: &Cell, instance: &str) -> Probed {
+    const PROBE: &str = "end: a daemon that ignores signals";
+    let begun = Instant::now();
+    if let Err(error) = cell.end().await {
+        return Probed::new(PROBE, Outcome::Open, chain(&error));
+    }
+    match cells.engine().list(LABEL_INSTANCE, instance).await {
+        Ok(left) if left.is_empty() && begun.elapsed() <= GONE_TIME => {
+            let detail = format!("gone after {} ms", begun.elapsed().as_millis());
+            Probed::new(PROBE, Outcome::Blocked, detail)
+        }
+        Ok(left) => {
+            let took = begun.elapsed().as_millis();
+            Probed::new(PROBE, Outcome::Open, format!("{} left after {took} ms", left.len()))
+        }
+        Err(error) => Probed::new(PROBE, Outcome::Open, chain(&error)),
+    }
+}
+
+/// What the service would read of the traps that the probes left in the workspace.
+fn traps(workspace: &Tree) -> Vec<Probed> {
+    const MOST: usize = 1 << 16;
+    let mut probed: Vec<_> = ["way-out", "trap-zero", "trap-fifo", "trap-up/passwd"]
+        .map(|name| Probed::refused(&format!("host: reads {name}"), workspace.read(name, MOST)))
+        .into();
+    // The twin.
+    if !matches!(workspace.read("twin", MOST), Ok(Some(text)) if text.starts_with('x')) {
+        let detail = "what is allowed does not work: the other probes say nothing";
+        probed.push(Probed::new("twin: the host reads a file", Outcome::Open, detail));
+    }
+    probed
+}

@@ -1,0 +1,224 @@
+//! What stands around the cell to be found, and the plan of the cell itself.
+
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::net::{SocketAddr, UnixListener};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use http_body_util::BodyExt;
+use noclaw_cell::job::{File, Job};
+use serde_json::json;
+use tokio::net::TcpListener;
+use uuid::Uuid;
+
+use super::super::Args;
+use super::Probed;
+use crate::cell::door::Model;
+use crate::cell::start::{Session, StartLine};
+use crate::cell::{Cells, TRANSCRIPTS, WORKSPACE, image};
+use crate::commands::Failure;
+use crate::core::ids::RunId;
+use crate::core::limits::{CELL_FSIZE, CELL_NOFILE, Limits};
+use crate::core::money::{Meter, Prices};
+use crate::core::plan::{CellPlan, PlannedMount};
+use crate::core::problem::{ExitStatus, chain};
+use crate::gateway::key::ApiKey;
+use crate::gateway::upstream::Upstream;
+use crate::gateway::{Gateway, Hooks, RunGateway, RunLimits, demo};
+use crate::host::state::State;
+use crate::host::tree::{self, Tree};
+use crate::host::{machine, paths, points};
+
+/// The probes, in the order in which they are one program.
+const PROBES: [&str; 7] = [
+    include_str!("../../../../data/escape/common.py"),
+    include_str!("../../../../data/escape/kernel.py"),
+    include_str!("../../../../data/escape/network.py"),
+    include_str!("../../../../data/escape/files.py"),
+    include_str!("../../../../data/escape/privileges.py"),
+    include_str!("../../../../data/escape/exhaustion.py"),
+    include_str!("../../../../data/escape/main.py"),
+];
+const PROGRAM: &str = "/home/agent/probes.py";
+const GIVEN: &str = "/home/agent/given.json";
+const USER: &str = "escape";
+const NEIGHBOUR: &str = "neighbour";
+
+/// What stands around the cell.
+pub(super) struct Bait {
+    state: State,
+    start: StartLine,
+    image: String,
+    gateway: RunGateway,
+    key: String,
+    model: String,
+    port: u16,
+    abstract_name: String,
+    // They listen for as long as this lives.
+    _port: TcpListener,
+    _abstract: UnixListener,
+}
+
+impl Bait {
+    /// Lays it out.
+    pub(super) async fn lay(args: &Args, cells: &Cells) -> Result<Self, Failure> {
+        let config = |error: &dyn std::error::Error| Failure::of(ExitStatus::Config, error);
+        let image = image::current(cells.podman()).await;
+        let image = image.map_err(|error| {
+            Failure::of(ExitStatus::Unavailable, &error)
+                .hint("systemctl --user start podman.socket, or `noclaw doctor`")
+        })?;
+        let missing = || Failure::new(ExitStatus::Config, "there is no image");
+        let image = image.ok_or_else(|| missing().hint("noclaw image build"))?.id;
+        let fresh = Uuid::new_v4().to_string().parse();
+        let fresh = fresh.map_err(|error: crate::core::ids::InvalidId| config(&error))?;
+        let state = State::open(&args.state.join("escape"), &fresh);
+        let state = state.map_err(|error| config(&error).hint("another one is at it?"))?;
+        let start = StartLine::shipped().map_err(|error| config(&error))?;
+
+        let key = format!("sk-canary-{}", Uuid::new_v4().simple());
+        let file = state.place("key", &format!("{key}\n")).map_err(|error| config(&error))?;
+        let secret = ApiKey::read(&file, None).map_err(|error| config(&error))?;
+        let failed = |error: std::io::Error| Failure::of(ExitStatus::Unavailable, &error);
+        let demo = TcpListener::bind("127.0.0.1:0").await.map_err(failed)?;
+        let url = format!("http://{}", demo.local_addr().map_err(failed)?);
+        tokio::spawn(demo::serve(demo, std::future::pending()));
+        let upstream = Upstream::parse(&url).map_err(|error| config(&error))?;
+        let prices = Prices::shipped().map_err(|error| config(&error))?;
+        let model = prices.models().next().unwrap_or_default().to_owned();
+        let gateway = Gateway::new(upstream, Some(secret), prices);
+        let gateway =
+            gateway.for_run(Meter::new(u64::MAX / 2), RunLimits::default(), Hooks::default());
+
+        let listener = TcpListener::bind("127.0.0.1:0").await.map_err(failed)?;
+        let abstract_name = format!("noclaw-escape-{}", Uuid::new_v4().simple());
+        let address = SocketAddr::from_abstract_name(&abstract_name).map_err(failed)?;
+        Ok(Self {
+            state,
+            start,
+            image,
+            gateway,
+            key,
+            model,
+            port: listener.local_addr().map_err(failed)?.port(),
+            abstract_name,
+            _port: listener,
+            _abstract: UnixListener::bind_addr(&address).map_err(failed)?,
+        })
+    }
+
+    /// The cell's way to the demo model, with the key as bait.
+    pub(super) fn model(&self) -> Model {
+        let gateway = self.gateway.clone();
+        Arc::new(move |request| {
+            let gateway = gateway.clone();
+            Box::pin(async move { gateway.handle(request).await.map(BodyExt::boxed) })
+        })
+    }
+
+    /// The plan and the job of a cell, as a run's are, but for the program.
+    pub(super) fn cell(&self, args: &Args) -> Result<(CellPlan, Job), Failure> {
+        let config = |error: &dyn std::error::Error| Failure::of(ExitStatus::Config, error);
+        let user = USER.parse().map_err(|error: crate::core::ids::InvalidId| config(&error))?;
+        let other =
+            NEIGHBOUR.parse().map_err(|error: crate::core::ids::InvalidId| config(&error))?;
+        let folder = |path: PathBuf, destination: &str| {
+            let identity = Tree::open(&path).and_then(|tree| tree.identity());
+            let identity = identity.map_err(|error| config(&error))?;
+            Ok::<_, Failure>(planned(path, destination, false, identity))
+        };
+        let state = |error| config(&error);
+        let workspace = self.state.workspace(&user).map_err(state)?;
+        Tree::open(&workspace)
+            .and_then(|tree| tree.keep_only(&[]))
+            .map_err(|error| config(&error))?;
+        let transcripts = self.state.transcripts(&user, 1).map_err(state)?;
+        let neighbour = self.state.workspace(&other).map_err(state)?;
+        let launcher = std::fs::canonicalize(&args.launcher).map_err(|error| {
+            Failure::new(ExitStatus::Config, format!("{}: {error}", args.launcher.display()))
+                .hint("install noclaw-cell, or name it: --launcher PATH")
+        })?;
+        let identity = tree::identity(&launcher).map_err(|error| config(&error))?;
+        let mounts = vec![
+            planned(launcher, noclaw_cell::LAUNCHER, true, identity),
+            folder(workspace, WORKSPACE)?,
+            folder(transcripts, TRANSCRIPTS)?,
+        ];
+        let start = &self.start;
+        let profile = self.state.place(&start.profile.file_name(), start.profile.text());
+        let profile = profile.map_err(state)?;
+        let limits = Limits::for_machine(machine::cores(), machine::memory());
+        let run = RunId::new(Uuid::now_v7());
+        let session = Session { run, head: None, model: &self.model, zone: "UTC" };
+        let mut job = start.job(&session);
+        points::weaken(&mut job.confinement);
+        job.argv = ["/usr/bin/python3", "-I", PROGRAM].map(str::to_owned).into();
+        let file = |path: &str, content| File { path: path.to_owned(), content };
+        let given = self.given(args, &neighbour).to_string();
+        job.files = vec![file(PROGRAM, PROBES.concat()), file(GIVEN, given)];
+        let accept_without = args.accept_without.iter().map(|name| name.parse());
+        let accept_without = accept_without.collect::<Result<Vec<_>, _>>();
+        let plan = CellPlan {
+            instance: self.state.instance().clone(),
+            run,
+            user,
+            image: self.image.clone(),
+            mounts,
+            memory: limits.cell_memory,
+            pids: limits.cell_pids,
+            cpu_millis: limits.cell_cpu_millis,
+            rules: Arc::clone(&start.cell),
+            seccomp_profile: profile.to_string_lossy().into_owned(),
+            environment: job.env.keys().cloned().collect(),
+            landlock_rules: start.landlock_rules(),
+            accept_without: accept_without.map_err(|error| config(&error))?,
+        };
+        Ok((plan, job))
+    }
+
+    /// What the probes are told: where things would be, if they could be reached.
+    fn given(&self, args: &Args, neighbour: &std::path::Path) -> serde_json::Value {
+        let (front, back) = self.key.split_at(self.key.len() / 2);
+        let inside = |name: &str| self.state.database().with_file_name(name);
+        let scratch = self.start.cell.scratch().map(|(mount, kib)| (&mount.at, kib / 1024));
+        json!({
+            "key": [front, back],
+            "model": self.model,
+            "port": self.port,
+            "abstract": self.abstract_name,
+            "sockets": [args.podman.clone(), paths::socket()],
+            "host_files": [inside("key"), inside("instance"), inside("lock")],
+            "host_folders": [neighbour, args.state.clone(), paths::config()],
+            "scratch": scratch.collect::<Vec<_>>(),
+            "file_bytes": CELL_FSIZE,
+            "open_files": CELL_NOFILE,
+        })
+    }
+
+    /// What the host makes of what the probes left, when the cell is gone.
+    pub(super) fn afterwards(&self) -> Vec<Probed> {
+        let user = USER.parse().map(|user| self.state.workspace_path(&user));
+        match user.map(|path| Tree::open(&path)) {
+            Ok(Ok(workspace)) => super::traps(&workspace),
+            Ok(Err(error)) => {
+                vec![Probed::new("host: opens the workspace", super::Outcome::Open, chain(&error))]
+            }
+            Err(_) => Vec::new(),
+        }
+    }
+}
+
+fn planned(
+    source: PathBuf,
+    destination: &str,
+    read_only: bool,
+    identity: tree::Identity,
+) -> PlannedMount {
+    PlannedMount {
+        source: source.to_string_lossy().into_owned(),
+        destination: destination.to_owned(),
+        read_only,
+        device: identity.device,
+        inode: identity.inode,
+    }
+}

@@ -1,0 +1,209 @@
+//! `noclaw doctor --escape` finds nothing open in a real cell; with the layers taken away each of
+//! its probes finds something; and with one layer broken no agent is started, and the run says which.
+
+mod support;
+
+use std::collections::BTreeMap;
+use std::process::Command;
+
+use serde_json::Value;
+use support::broken::BrokenPodman;
+use support::recorder::{Recorder, Say};
+use support::{House, NOCLAW, Result, ground};
+
+/// Probe: result and detail.
+type Probed = BTreeMap<String, (String, String)>;
+
+/// Runs the probes; their command's exit status stands beside them.
+fn escape(podman: &str, more: &[(&str, &str)]) -> Result<(Option<i32>, Probed)> {
+    let state = tempfile::tempdir()?;
+    let mut command = Command::new(NOCLAW);
+    command.args(["doctor", "--escape", "--json", "--podman", podman]);
+    command.arg("--launcher").arg(ground("NOCLAW_TEST_LAUNCHER")?);
+    command.arg("--state").arg(state.path()).envs(more.iter().copied());
+    let output = command.output()?;
+    let probed: Vec<Value> = serde_json::from_slice(&output.stdout)
+        .map_err(|error| format!("{error}: {}", String::from_utf8_lossy(&output.stderr)))?;
+    let word = |value: &Value| value.as_str().map(ToOwned::to_owned).ok_or("no word");
+    let mut found = Probed::new();
+    for one in &probed {
+        let twice =
+            found.insert(word(&one["probe"])?, (word(&one["result"])?, word(&one["detail"])?));
+        assert!(twice.is_none(), "told twice: {one}");
+    }
+    Ok((output.status.code(), found))
+}
+
+fn with<'a>(probed: &'a Probed, result: &str) -> Vec<&'a str> {
+    let found = probed.iter().filter(|(_, (found, _))| found == result);
+    found.map(|(probe, _)| probe.as_str()).collect()
+}
+
+#[test]
+fn nothing_is_open_in_a_cell() -> Result {
+    let (status, probed) = escape(&ground("NOCLAW_PODMAN")?, &[])?;
+    assert_eq!(with(&probed, "open"), [""; 0], "{probed:#?}");
+    assert_eq!(status, Some(0));
+    assert!(with(&probed, "blocked").len() > 90, "{probed:#?}");
+    // What this machine's kernel has no controller for, and nothing else.
+    let without = std::env::var("NOCLAW_ACCEPT_WITHOUT").unwrap_or_default();
+    let untested = [("memory", "memory"), ("pids", "processes"), ("cpu", "processor time")];
+    let untested = untested.iter().filter(|(controller, _)| without.contains(controller));
+    let mut untested: Vec<_> = untested.map(|(_, probe)| format!("exhaustion: {probe}")).collect();
+    untested.sort();
+    assert_eq!(with(&probed, "not_tested"), untested);
+    Ok(())
+}
+
+/// Every layer away: no filter, no capability dropped, nothing covered or read-only, the host's
+/// folders and sockets in it, a device and a setuid program more, the key in a file, no limits.
+const ALL_AWAY: &str = r#"
+import shutil
+p, l = c["process"], c["linux"]
+l.pop("seccomp", None); l["maskedPaths"] = []; l["readonlyPaths"] = []; l.pop("sysctl", None)
+p["noNewPrivileges"] = False; p["rlimits"] = []
+every = ["CAP_" + name for name in """CHOWN DAC_OVERRIDE DAC_READ_SEARCH FOWNER FSETID KILL SETGID
+    SETUID SETPCAP NET_BIND_SERVICE NET_ADMIN NET_RAW IPC_LOCK SYS_CHROOT SYS_PTRACE SYS_ADMIN MKNOD
+    SETFCAP AUDIT_WRITE SYS_RESOURCE""".split()]
+p["capabilities"] = {s: every for s in
+    ("bounding", "effective", "permitted", "inheritable", "ambient")}
+c["root"]["readonly"] = False
+for m in c["mounts"]:
+    m["options"] = [o for o in m["options"] if o not in ("ro", "noexec", "nosuid", "nodev")]
+workspace = mount("/workspace")["source"]
+shutil.copy(workspace.split("/users/")[0] + "/key", workspace + "/key")
+shutil.copy("/bin/true", workspace + "/raised")
+os.chmod(workspace + "/raised", 0o4755)
+c["mounts"].remove(mount("/tmp"))
+bind("/tmp", "/tmp")
+bind("/dev/null", "/dev/more")
+"#;
+/// And the host's network.
+const HOST_NETWORK: &str = r#"
+l["namespaces"] = [n for n in l["namespaces"] if n["type"] != "network"]
+c["mounts"] = [m for m in c["mounts"] if m["destination"] not in ("/sys", "/sys/fs/cgroup")]
+bind("/sys", "/sys", "rbind")
+"#;
+
+/// What stays blocked though every layer that a runtime makes is away, and why.
+const STAYS: &[(&str, &str)] = &[
+    ("door: a model without a price", "the gateway's own rule; its tests are src/gateway/tests"),
+    (
+        "door: its own routes, from the model's socket",
+        "the launcher's: what comes there is a model's",
+    ),
+    ("door: other routes of the model's server", "the gateway's own rule"),
+    ("door: smuggled and giant headers", "the gateway's own rule"),
+    (
+        "door: pid 1 is killed or stopped",
+        "no signal from inside ends the first process of a namespace",
+    ),
+    ("end: a daemon that ignores signals", "the kernel ends a namespace with its first process"),
+    ("files: a hard link to a file that is not ours", "no link goes from one mount to another"),
+    ("host: reads trap-fifo", "the host's own; its tests are src/host/tree.rs"),
+    ("host: reads trap-up/passwd", "the same"),
+    ("host: reads trap-zero", "the same"),
+    ("host: reads way-out", "the same"),
+    ("kernel: delete_module", "a kernel may be built without modules"),
+    ("kernel: finit_module", "the same"),
+    ("kernel: init_module", "the same"),
+    ("kernel: kexec_file_load", "a kernel may be built without kexec"),
+    ("kernel: kexec_load", "the same"),
+    ("kernel: system calls of 32 bits", "a kernel may be built without them"),
+    ("network: AF_ALG packets", "a kernel may be built without it"),
+    ("network: names", "there is nobody to ask on a machine without a network"),
+    ("network: the metadata address", "the same"),
+    ("privileges: a map of users", "a map can be written once"),
+    ("privileges: no-new-privileges", "the second filter cannot be loaded without"),
+];
+
+#[test]
+fn each_probe_can_fail() -> Result {
+    let podman = BrokenPodman::start()?;
+    let away = [("NOCLAW_TEST_UNCONFINED", "1")];
+    podman.edit(ALL_AWAY)?;
+    let (status, own_network) = escape(&podman.socket(), &away)?;
+    assert_eq!(status, Some(70), "{own_network:#?}");
+    podman.edit(&format!("{ALL_AWAY}{HOST_NETWORK}"))?;
+    let (status, host_network) = escape(&podman.socket(), &away)?;
+    assert_eq!(status, Some(70), "{host_network:#?}");
+    for (probe, (_, detail)) in own_network.iter().chain(&host_network) {
+        assert!(!detail.starts_with("the probe failed"), "{probe}: {detail}");
+    }
+    let stays = |probe: &&str| !STAYS.iter().any(|(stays, _)| stays == probe);
+    let held = with(&own_network, "blocked").into_iter().filter(stays);
+    let held: Vec<_> =
+        held.filter(|probe| with(&host_network, "blocked").contains(probe)).collect();
+    assert_eq!(held, [""; 0], "{host_network:#?}");
+    Ok(())
+}
+
+const HOST_NETWORK_ALONE: &str = r#"
+l = c["linux"]
+l.pop("sysctl", None)
+l["namespaces"] = [n for n in l["namespaces"] if n["type"] != "network"]
+c["mounts"].remove(mount("/sys"))
+bind("/sys", "/sys", "rbind", "ro")
+"#;
+
+/// An edit, and what the run's error must say.
+const BREAKS: [(&str, &str); 16] = [
+    // With our filter the runtime itself cannot do without.
+    (r#"c["process"]["noNewPrivileges"] = False"#, "Podman failed to init the container"),
+    (
+        r#"c["process"]["noNewPrivileges"] = False; c["linux"].pop("seccomp")"#,
+        "no-new-privileges is false",
+    ),
+    (HOST_NETWORK_ALONE, "the list of network interfaces"),
+    (r#"c["linux"].pop("seccomp")"#, "the seccomp mode"),
+    (r#"c["linux"]["seccomp"]["syscalls"].pop()"#, "the filter's fingerprint"),
+    (
+        r#"c["process"]["capabilities"] = {"bounding": ["CAP_KILL"]}"#,
+        "the union of the capability sets",
+    ),
+    (r#"bind("/usr/share", "/srv", "ro")"#, "what is mounted at /srv is"),
+    (r#"bind("/usr/share/doc", "/tmp/x", "ro")"#, "what is mounted at /tmp/x is"),
+    (
+        r#"mount("/workspace")["options"] = ["bind", "ro"]"#,
+        "the mode of the mount /workspace is ro",
+    ),
+    (
+        r#"mount("/noclaw/noclaw-cell")["options"] = ["bind", "rw"]"#,
+        "the mode of the mount /noclaw/noclaw-cell is rw",
+    ),
+    (r#"c["root"]["readonly"] = False"#, "the mode of the mount / is rw"),
+    (r#"mount("/workspace")["source"] = "/var/tmp""#, "what is mounted at /workspace is device"),
+    (r#"mount("/tmp")["options"] = ["size=1g", "mode=1777"]"#, "the mount /tmp"),
+    (r#"c["linux"]["readonlyPaths"] = []"#, "what is mounted at /proc/sys is missing"),
+    (r#"c["process"]["rlimits"][0]["hard"] += 1"#, "the limit of"),
+    (r#"c["process"]["env"].append("SECRET=1")"#, "the list of variables"),
+];
+
+#[test]
+fn with_a_layer_broken_the_agent_is_not_started_and_the_layer_is_named() -> Result {
+    let podman = BrokenPodman::start()?;
+    let recorder = Recorder::start(|_, _| Say::Text("It was started.".into()))?;
+    let args = ["--model-api", &recorder.url, "--burst", "100", "--rate", "1000"];
+    let mut house = House::closed(&podman.socket(), &args)?;
+    house.key("canary")?;
+    house.open()?;
+    for (edit, field) in BREAKS {
+        podman.edit(edit)?;
+        let run = house.run(&["hello"])?;
+        let error = run["error"].as_str().unwrap_or_default();
+        assert_eq!(run["status"], "failed", "{edit}: {run}");
+        assert!(error.contains(field), "{edit}: {error}");
+        assert_eq!(recorder.requests().len(), 0, "{edit}: the model was asked");
+    }
+    podman.edit("")?;
+    assert_eq!(house.send(&["the twin"])?, "It was started.");
+
+    podman.edit("")?;
+    house.env("NOCLAW_TEST_UNCONFINED", "1");
+    house.close()?;
+    house.open()?;
+    let run = house.run(&["hello"])?;
+    let error = run["error"].as_str().unwrap_or_default();
+    assert!(error.contains("agent: "), "without Landlock and the second filter: {run}");
+    Ok(())
+}
