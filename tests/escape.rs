@@ -1,5 +1,6 @@
 //! `noclaw doctor --escape` finds nothing open in a real cell; with the layers taken away each of
-//! its probes finds something; and with one layer broken no agent is started, and the run says which.
+//! its probes finds something; and with one layer broken no agent is started, and the run says
+//! which.
 
 mod support;
 
