@@ -8,8 +8,9 @@ use serde_json::Value;
 use crate::ends::{assert_failed, assert_gone};
 use crate::support::{House, Result, ground};
 
-/// Begins the real launcher, in the one folder of a cell where a test can put it.
-const REAL: &str = "exec /workspace/launcher";
+/// Begins the real launcher, in the one folder of a cell where a test can put it, with nothing of
+/// the shell's in its environment.
+const REAL: &str = "unset PWD; exec /workspace/launcher";
 
 /// A service whose launcher does what stands in the user's workspace.
 fn house() -> Result<House> {

@@ -15,7 +15,7 @@ pub struct CellRules {
     pub podman_files: Vec<PodmanFile>,
     /// All that may be in `/dev`.
     pub devices: Vec<Device>,
-    /// Names of the launcher's environment, sorted.
+    /// All that may be in the launcher's environment, by name.
     pub launcher_environment: Vec<String>,
 }
 
