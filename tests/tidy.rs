@@ -185,6 +185,7 @@ const HOMES: &[&str] = &["agent"];
 /// Data in which each rule has its reason.
 const REASONED: &[&str] = &[
     "data/agent.json",
+    "data/blocked.json",
     "data/cell.json",
     "data/landlock.json",
     "data/seccomp-agent.json",

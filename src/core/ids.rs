@@ -133,6 +133,15 @@ name!(
     b"._:@+-"
 );
 
+name!(
+    /// What a granted folder is called in a user's cells: `/mounts/NAME`.
+    MountName,
+    "a mount's name",
+    "1 to 64 of A-Z a-z 0-9 . _ - and begin with a letter, a digit or _",
+    64,
+    b"._-"
+);
+
 impl Default for ConversationName {
     fn default() -> Self {
         Self("main".to_owned())

@@ -165,6 +165,27 @@ pub const EVENTS_IDLE: Duration = Duration::from_secs(15);
 pub const KEY_BYTES: usize = 255;
 /// How long a request to cancel waits for the run's end.
 pub const CANCEL_WAIT: Duration = Duration::from_secs(10);
+/// Folders that a user is granted: each is a mount of every cell, and a line of its instructions.
+pub const MOUNTS_PER_USER: usize = 16;
+/// How long the owner's folders may take to be opened before a run; one may lie on a disk that
+/// sleeps, or on a server that is gone.
+pub const MOUNTS_TIME: Duration = Duration::from_secs(10);
+/// The mount allowlist as a file: full lists of paths and names of ordinary length.
+pub const ALLOWLIST_BYTES: usize = 64 * KIB;
+/// Roots of the mount allowlist: more than anybody can keep in mind.
+pub const ALLOWED_ROOTS: usize = 64;
+/// The owner's patterns of blocked names.
+pub const BLOCKED_PATTERNS: usize = 256;
+/// One of them: a few names, each as long as file systems have them.
+pub const BLOCKED_PATTERN_BYTES: usize = 512;
+/// What is looked at of a folder that is to be granted, to tell its owner what it holds.
+pub const INSIDE_ENTRIES: usize = 50_000;
+/// How long that may take: a person waits for it.
+pub const INSIDE_TIME: Duration = Duration::from_secs(2);
+/// What is named of it.
+pub const INSIDE_NAMED: usize = 5;
+/// A folder's path, as the kernel takes it.
+pub const FOLDER_PATH_BYTES: usize = 4095;
 /// Open files of a cell's process.
 pub const CELL_NOFILE: u64 = 4096;
 /// The largest file that a cell may write.

@@ -5,6 +5,7 @@ pub mod ids;
 pub mod limits;
 pub mod message;
 pub mod money;
+pub mod mounts;
 pub mod plan;
 pub mod preflight;
 pub mod problem;

@@ -115,6 +115,8 @@ kinds! {
     MethodNotAllowed = "method-not-allowed", 405, Data, "The method is not allowed here";
     /// What it is now does not allow that.
     Conflict = "conflict", 409, Data, "It cannot be done to what it is now";
+    /// The mount policy says no.
+    MountRefused = "mount-refused", 409, NotAllowed, "The mount policy refuses this folder";
     /// The key was sent with another message.
     KeyReused = "idempotency-key-reused", 409, Data, "The Idempotency-Key is taken";
     /// The body took too long.
