@@ -9,6 +9,7 @@ mod after;
 mod ask;
 mod current;
 pub mod events;
+pub mod grants;
 mod listen;
 mod memory;
 pub mod people;

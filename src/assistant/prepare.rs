@@ -12,7 +12,9 @@ use serde_json::Value;
 
 use super::Assistant;
 use super::current::Stopwatch;
+use super::grants::Folders;
 use super::memory::Attachments;
+use super::ready::Ready;
 use super::trouble::Trouble;
 use crate::cell::door::Model;
 use crate::cell::start::{Session, StartLine};
@@ -21,14 +23,16 @@ use crate::core::ids::UserName;
 use crate::core::limits::{INSTRUCTIONS_BYTES, Limits, MESSAGES_PER_RUN, REPLY_BYTES};
 use crate::core::message::{Shown, turn};
 use crate::core::money::{Meter, Prices};
-use crate::core::plan::{CellPlan, Controller, PlannedMount};
+use crate::core::plan::{CellPlan, Controller};
 use crate::core::problem::chain;
 use crate::core::run::Memory;
 use crate::core::timeline::Step;
 use crate::gateway::{Hooks, RunGateway, RunLimits};
 use crate::host::machine::now;
+use crate::host::mounts::Guard;
+use crate::host::mounts::open::Opened;
 use crate::host::points;
-use crate::host::tree::{self, Identity, Tree};
+use crate::host::tree::Tree;
 use crate::store::accept::QueueLimits;
 use crate::store::claim::{ActiveLimits, Claimed};
 
@@ -51,6 +55,8 @@ pub struct Settings {
     pub accept_without: Vec<Controller>,
     /// The launcher's program.
     pub launcher: PathBuf,
+    /// Which of the owner's folders no cell sees, and where those that one may see are named.
+    pub guard: Arc<Guard>,
     /// The agent's start line and Landlock table.
     pub start: StartLine,
     /// The owner's instructions for all users.
@@ -82,6 +88,8 @@ pub(super) struct Prepared {
     zone: TimeZone,
     // The conversation's transcript is lost: the agent remembers nothing of it.
     lost: bool,
+    // What is mounted stays open until the run is over: nothing else can have its inode meanwhile.
+    _opened: (Folders, [Opened; 3]),
 }
 
 impl Prepared {
@@ -136,7 +144,7 @@ impl Assistant {
 
     /// Gathers what the run needs.
     pub(super) async fn prepare(&self, run: &Claimed) -> Result<Prepared, Trouble> {
-        let image = self.ready.check().await.map_err(Trouble::NotReady)?.image;
+        let Ready { image, podman } = self.ready.check().await.map_err(Trouble::NotReady)?;
         let workspace = self.state.workspace(&run.user)?;
         let transcripts = self.state.transcripts(&run.user, run.conversation_id)?;
         // Kept even where this run does not go on from it: if it fails, the next one does.
@@ -154,17 +162,22 @@ impl Assistant {
             model: run.model.as_deref().unwrap_or(&self.settings.model),
             zone: zone.iana_name().unwrap_or("UTC"),
         };
-        let workspace_tree = Tree::open(&workspace)?;
-        let launcher = &self.settings.launcher;
-        let mounts = vec![
-            planned(launcher, noclaw_cell::LAUNCHER, true, tree::identity(launcher)?),
-            planned(&workspace, WORKSPACE, false, workspace_tree.identity()?),
-            planned(&transcripts, TRANSCRIPTS, false, Tree::open(&transcripts)?.identity()?),
+        let folders = self.folders(&run.user, &podman).await?;
+        let instructions = self.instructions(run, &Tree::open(&workspace)?, &folders.told());
+        let launcher = Opened::file(&self.settings.launcher)?;
+        let (workspace, transcripts) = (Opened::folder(&workspace)?, Opened::folder(&transcripts)?);
+        let mut mounts = vec![
+            launcher.mount(noclaw_cell::LAUNCHER.to_owned(), true),
+            workspace.mount(WORKSPACE.to_owned(), false),
+            transcripts.mount(TRANSCRIPTS.to_owned(), false),
         ];
+        mounts.extend(folders.mounts());
         let start = &self.settings.start;
         // Looked at for each run: whoever removes it does not stop the next one.
         let profile = self.state.place(&start.profile.file_name(), start.profile.text())?;
         let mut job = start.job(&session);
+        job.confinement.landlock.extend(folders.rules());
+        let landlock_rules = job.confinement.landlock.len();
         points::weaken(&mut job.confinement);
         let limits = &self.settings.limits;
         let plan = CellPlan {
@@ -179,24 +192,26 @@ impl Assistant {
             rules: Arc::clone(&start.cell),
             seccomp_profile: profile.to_string_lossy().into_owned(),
             environment: job.env.keys().cloned().collect(),
-            landlock_rules: start.landlock_rules(),
+            landlock_rules,
             accept_without: self.settings.accept_without.clone(),
         };
+        points::reached("prepared").await;
         Ok(Prepared {
             plan,
             job,
-            instructions: self.instructions(run, &workspace_tree),
+            instructions,
             resumes: head.is_some(),
             messages: run.messages.clone(),
             zone,
             lost: run.memory == Memory::Refused
                 || (continues && run.head.is_some() && head.is_none()),
+            _opened: (folders, [launcher, workspace, transcripts]),
         })
     }
 
-    /// Shipped, the owner's for all, the owner's for this user, the agent's own notes. Nothing here
-    /// changes from run to run by itself, so the model's prompt cache holds.
-    fn instructions(&self, run: &Claimed, workspace: &Tree) -> String {
+    /// Shipped, the owner's for all, the owner's for this user, the owner's folders, the agent's
+    /// notes. Nothing here changes from run to run by itself, so the model's prompt cache holds.
+    fn instructions(&self, run: &Claimed, workspace: &Tree, folders: &str) -> String {
         let notes = workspace.read(NOTES, INSTRUCTIONS_BYTES).unwrap_or_else(|error| {
             let error = chain(&error);
             tracing::warn!(user = %run.user, error, "the agent's notes are not read");
@@ -209,25 +224,11 @@ impl Assistant {
             SHIPPED_INSTRUCTIONS,
             &self.settings.instructions,
             &run.user_instructions,
+            folders,
             notes.as_deref().unwrap_or_default(),
         ];
         let parts = parts.iter().map(|part| part.trim()).filter(|part| !part.is_empty());
         parts.collect::<Vec<_>>().join("\n\n")
-    }
-}
-
-fn planned(
-    source: &std::path::Path,
-    destination: &str,
-    read_only: bool,
-    identity: Identity,
-) -> PlannedMount {
-    PlannedMount {
-        source: source.to_string_lossy().into_owned(),
-        destination: destination.to_owned(),
-        read_only,
-        device: identity.device,
-        inode: identity.inode,
     }
 }
 

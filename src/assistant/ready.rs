@@ -53,12 +53,26 @@ impl Readiness {
         }
         // What Podman is does not change while it answers; `info` is slow.
         let known = last.map(|(_, ready)| ready.podman);
-        let result = tokio::time::timeout(PATIENCE, self.ask(known)).await.unwrap_or_else(|_| {
-            Err(no_podman(format!("Podman did not answer within {} s", PATIENCE.as_secs())))
-        });
+        let result = within_patience(self.ask(known)).await;
         *self.last.lock().unwrap_or_else(PoisonError::into_inner) =
             result.as_ref().ok().map(|ready| (Instant::now(), ready.clone()));
         result
+    }
+
+    /// What Podman says of itself, whatever else is missing.
+    ///
+    /// # Errors
+    /// When it does not answer.
+    pub async fn podman(&self) -> Result<Info, Problem> {
+        let known = self.last.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        match known {
+            Some((_, ready)) => Ok(ready.podman),
+            None => within_patience(self.info()).await,
+        }
+    }
+
+    async fn info(&self) -> Result<Info, Problem> {
+        self.cells.engine().info().await.map_err(|error| no_podman(chain(&error)))
     }
 
     async fn ask(&self, known: Option<Info>) -> Result<Ready, Problem> {
@@ -69,10 +83,7 @@ impl Readiness {
         }
         let podman = match known {
             Some(info) => info,
-            None => {
-                let error = |error| no_podman(chain(&error));
-                self.cells.engine().info().await.map_err(error)?
-            }
+            None => self.info().await?,
         };
         self.judge(&podman)?;
         let image = image::current(self.cells.podman()).await;
@@ -102,6 +113,14 @@ impl Readiness {
             "delegate them to your user, or accept to do without: --accept-without={list}"
         )))
     }
+}
+
+async fn within_patience<T>(
+    question: impl Future<Output = Result<T, Problem>>,
+) -> Result<T, Problem> {
+    tokio::time::timeout(PATIENCE, question).await.unwrap_or_else(|_| {
+        Err(no_podman(format!("Podman did not answer within {} s", PATIENCE.as_secs())))
+    })
 }
 
 fn no_podman(detail: String) -> Problem {

@@ -16,6 +16,7 @@ use crate::core::problem::{Problem, chain};
 use crate::core::run::{FailureKind, Outcome};
 use crate::gateway::RunGateway;
 use crate::gateway::error::ModelError;
+use crate::host::mounts::open::OpenError;
 use crate::host::state::StateError;
 use crate::host::tree::TreeError;
 use crate::store::error::Error as StoreError;
@@ -36,6 +37,8 @@ pub(super) enum Trouble {
     State(#[from] StateError),
     #[error(transparent)]
     Tree(#[from] TreeError),
+    #[error(transparent)]
+    Open(#[from] OpenError),
     #[error(transparent)]
     Cell(#[from] CellError),
     #[error(transparent)]
@@ -102,7 +105,9 @@ impl Trouble {
                 return Outcome::TimedOut { detail: detail + &why };
             }
             Self::NotReady(_) | Self::Cell(_) => FailureKind::Podman,
-            Self::Store(_) | Self::State(_) | Self::Tree(_) => FailureKind::Internal,
+            Self::Store(_) | Self::State(_) | Self::Tree(_) | Self::Open(_) => {
+                FailureKind::Internal
+            }
             Self::Door(DoorError::Lost { .. }) | Self::NoDoor => FailureKind::DoorLost,
             Self::Door(DoorError::Breach(_))
             | Self::Agent(AgentError::TooMuch { .. } | AgentError::Garbage(..)) => {

@@ -1,7 +1,7 @@
 //! What podman-api does for us: ping, info, list, init, start, delete.
 
 use std::collections::HashMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use podman_api::Error as ApiError;
@@ -31,6 +31,8 @@ pub struct Info {
     pub rootless: bool,
     /// The cgroup controllers that it can hand to a container.
     pub controllers: Vec<String>,
+    /// Where it keeps images, containers and volumes.
+    pub storage: Vec<PathBuf>,
 }
 
 /// Podman's service, spoken to by podman-api.
@@ -73,11 +75,18 @@ impl Engine {
             Some(host) => (host.security.and_then(|s| s.rootless), host.cgroup_controllers),
             None => (None, None),
         };
+        let (driver, storage) = match info.store {
+            Some(store) => {
+                (store.graph_driver_name, vec![store.graph_root, store.run_root, store.volume_path])
+            }
+            None => (None, Vec::new()),
+        };
         Ok(Info {
             version: info.version.and_then(|v| v.version).unwrap_or_default(),
-            storage_driver: info.store.and_then(|s| s.graph_driver_name).unwrap_or_default(),
+            storage_driver: driver.unwrap_or_default(),
             rootless: rootless.unwrap_or_default(),
             controllers: controllers.unwrap_or_default(),
+            storage: storage.into_iter().flatten().map(PathBuf::from).collect(),
         })
     }
 

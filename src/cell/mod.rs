@@ -45,6 +45,10 @@ pub const WORKSPACE: &str = "/workspace";
 /// Where the conversation's transcripts are in a cell.
 pub const TRANSCRIPTS: &str = "/transcripts";
 
+/// Where the owner's folders are in a cell, each by its name. No image needs the places of mounts:
+/// they are made before the root becomes read-only.
+pub const MOUNTS: &str = "/mounts";
+
 /// What keeps a cell from being made.
 #[derive(Debug, thiserror::Error)]
 pub enum CellError {

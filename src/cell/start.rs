@@ -96,11 +96,6 @@ impl StartLine {
         Ok(start)
     }
 
-    /// How many rules the Landlock table has.
-    pub fn landlock_rules(&self) -> usize {
-        self.confinement.landlock.len()
-    }
-
     /// What the launcher of a session is told.
     pub fn job(&self, session: &Session<'_>) -> Job {
         let run = session.run.to_string();

@@ -5,6 +5,7 @@ pub mod events;
 pub mod health;
 pub mod history;
 pub mod listen;
+pub mod mounts;
 pub mod news;
 pub mod runs;
 pub mod tokens;

@@ -1,5 +1,5 @@
-//! `/v1/users`: the owner makes, changes, looks at and removes users. A user's token may read its
-//! own history (`history.rs`), and nothing else here.
+//! `/v1/users`: the owner makes, changes, looks at and removes users, and grants them folders
+//! (`mounts.rs`). A user's token may read its own history (`history.rs`), and nothing else here.
 
 use hyper::body::Incoming;
 use hyper::{Method, Request, Response};
@@ -8,7 +8,7 @@ use jiff::tz::TimeZone;
 use serde::{Deserialize, Deserializer, Serialize};
 
 use super::who::Speaker;
-use super::{Routes, fault, history, no_route, owner_only, wrong_method};
+use super::{Routes, fault, history, mounts, no_route, owner_only, wrong_method};
 use crate::assistant::people::{PeopleError, Removed};
 use crate::core::ids::UserName;
 use crate::core::limits::INSTRUCTIONS_BYTES;
@@ -140,9 +140,14 @@ pub(super) async fn route(
         ("DELETE", [name]) => remove(routes, name).await,
         ("GET", [name, "instructions"]) => instructions(routes, name).await,
         ("PUT", [name, "instructions"]) => instruct(routes, name, request).await,
+        ("GET", [name, "mounts"]) => mounts::list(routes, name).await,
+        ("POST", [name, "mounts"]) => mounts::add(routes, name, request).await,
+        ("DELETE", [name, "mounts", mount]) => mounts::remove(routes, name, mount).await,
         (_, []) => Ok(wrong_method(&request, "GET, POST")),
         (_, [_]) => Ok(wrong_method(&request, "GET, PATCH, DELETE")),
         (_, [_, "instructions"]) => Ok(wrong_method(&request, "GET, PUT")),
+        (_, [_, "mounts"]) => Ok(wrong_method(&request, "GET, POST")),
+        (_, [_, "mounts", _]) => Ok(wrong_method(&request, "DELETE")),
         _ => Err(no_route(&request)),
     }
 }

@@ -7,7 +7,9 @@ mod demo_model;
 mod doctor;
 mod history;
 mod image;
+mod mount;
 mod news;
+mod places;
 mod reply;
 mod run;
 mod send;
@@ -52,6 +54,9 @@ enum Command {
     /// Make, change and remove users
     #[command(subcommand)]
     User(user::Command),
+    /// Look at what may be granted of your own folders
+    #[command(subcommand)]
+    Mount(mount::Command),
     /// Make and look at the image of the cells
     #[command(subcommand)]
     Image(image::Command),
@@ -120,6 +125,7 @@ pub fn main() -> ExitCode {
         Some(Command::Run(command)) => run::run(command),
         Some(Command::History(args)) => history::run(&args),
         Some(Command::User(command)) => user::run(command),
+        Some(Command::Mount(command)) => mount::run(command),
         Some(Command::Image(command)) => image::run(command),
         Some(Command::Token(command)) => token::run(command),
         Some(Command::Status(args)) => status::run(&args),

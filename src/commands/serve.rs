@@ -18,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use self::limits::LimitArgs;
+use super::places::Places;
 use super::{Ended, Failure};
 use crate::assistant::events::Events;
 use crate::assistant::ready::Readiness;
@@ -27,13 +28,13 @@ use crate::cell::start::StartLine;
 use crate::channels::{Routes, health, listen};
 use crate::core::limits::INSTRUCTIONS_BYTES;
 use crate::core::money::Prices;
-use crate::core::problem::ExitStatus;
+use crate::core::problem::{ExitStatus, chain};
 use crate::gateway::key::ApiKey;
 use crate::gateway::upstream::Upstream;
 use crate::gateway::{Gateway, demo};
 use crate::host::state::{State, StateError};
 use crate::host::tree::Tree;
-use crate::host::{log, machine, paths, points};
+use crate::host::{log, machine, points};
 use crate::http::server::Connections;
 use crate::store::{Store, StoreOptions};
 
@@ -46,29 +47,11 @@ const CREDENTIAL: &str = "api-key";
 #[derive(Debug, clap::Args)]
 #[command(next_help_heading = "Places")]
 pub struct Args {
-    /// State: the store, workspaces, transcripts
-    #[arg(long, value_name = "DIR", env = "NOCLAW_STATE", default_value_os_t = paths::state())]
-    state: PathBuf,
-    /// Configuration: instructions.md, prices.json
-    #[arg(long, value_name = "DIR", env = "NOCLAW_CONFIG", default_value_os_t = paths::config())]
-    config: PathBuf,
-    /// The socket to listen at, for you alone
-    #[arg(long, value_name = "PATH", env = "NOCLAW_SOCKET", default_value_os_t = paths::socket())]
-    socket: PathBuf,
+    #[command(flatten)]
+    places: Places,
     /// A loopback address to listen at as well, for those who have a token
     #[arg(long, value_name = "ADDR", env = "NOCLAW_LISTEN")]
     listen: Option<SocketAddr>,
-    /// Podman's socket
-    #[arg(long, value_name = "PATH", env = "NOCLAW_PODMAN", default_value_os_t = paths::podman())]
-    podman: PathBuf,
-    /// The program that is pid 1 of a cell
-    #[arg(
-        long,
-        value_name = "PATH",
-        env = "NOCLAW_LAUNCHER",
-        default_value_os_t = paths::launcher()
-    )]
-    launcher: PathBuf,
     #[command(flatten)]
     model: ModelArgs,
     #[command(flatten)]
@@ -111,14 +94,17 @@ pub fn run(args: Args) -> Ended {
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
     let runtime = runtime.map_err(|error| Failure::of(ExitStatus::Failed, &error))?;
-    runtime.block_on(serve(args))
+    let ended = runtime.block_on(serve(args));
+    // A thread may wait for a disk that does not answer.
+    runtime.shutdown_timeout(Duration::from_secs(5));
+    ended
 }
 
 async fn serve(args: Args) -> Ended {
     let mut signals = Signals::catch().map_err(|error| Failure::of(ExitStatus::Failed, &error))?;
     let settings = settings(&args)?;
     let (upstream, key, demo_listener) = model(&args.model).await?;
-    let state = State::open(&args.state, &fresh_instance()?).map_err(|error| {
+    let state = State::open(&args.places.state, &fresh_instance()?).map_err(|error| {
         let hint = "--state DIR gives this service a state of its own";
         let status = match error {
             StateError::InUse { .. } => ExitStatus::Unavailable,
@@ -128,7 +114,7 @@ async fn serve(args: Args) -> Ended {
     })?;
     let options = StoreOptions { path: state.database(), max_pages: points::most_pages };
     let store = Store::open(options).await.map_err(|e| Failure::of(ExitStatus::Config, &e))?;
-    let cells = Cells::at(&args.podman);
+    let cells = Cells::at(&args.places.podman);
     let stop = CancellationToken::new();
     let accept_without = settings.accept_without.clone();
     let assistant = Arc::new(Assistant {
@@ -163,6 +149,10 @@ async fn serve(args: Args) -> Ended {
     if let Err(problem) = assistant.ready.check().await {
         let hint = problem.hint.as_deref();
         tracing::warn!(hint, "not ready to answer yet: {problem}");
+    }
+
+    if let Err(error) = assistant.settings.guard.allowlist() {
+        tracing::warn!(hint = error.hint(), "no folder is granted to anybody: {}", chain(&error));
     }
 
     let worker = tokio::spawn(work(Arc::clone(&assistant)));
@@ -227,7 +217,7 @@ async fn wind_down(
         tokio::time::timeout(Duration::from_secs(10), assistant.recover()).await.ok();
     }
     tokio::time::timeout(Duration::from_secs(5), connections.ended()).await.ok();
-    std::fs::remove_file(&args.socket).ok();
+    std::fs::remove_file(&args.places.socket).ok();
 }
 
 async fn listen(
@@ -244,8 +234,8 @@ async fn listen(
         };
         Failure::of(ExitStatus::Unavailable, &error).hint(hint)
     };
-    let unix = listen::unix(&args.socket).await.map_err(unavailable)?;
-    let mut listening = vec![args.socket.display().to_string()];
+    let unix = listen::unix(&args.places.socket).await.map_err(unavailable)?;
+    let mut listening = vec![args.places.socket.display().to_string()];
     let tcp: Option<TcpListener> = match args.listen {
         Some(address) => Some(listen::tcp(address).await.map_err(unavailable)?),
         None => None,
@@ -269,8 +259,8 @@ fn settings(args: &Args) -> Result<Settings, Failure> {
     let config = |error: &dyn std::error::Error| Failure::of(ExitStatus::Config, error);
     let mut prices = Prices::shipped().map_err(|error| config(&error))?;
     let mut instructions = String::new();
-    if args.config.exists() {
-        let tree = Tree::open(&args.config).map_err(|error| config(&error))?;
+    if args.places.config.exists() {
+        let tree = Tree::open(&args.places.config).map_err(|error| config(&error))?;
         let read = |name| tree.read(name, INSTRUCTIONS_BYTES).map_err(|error| config(&error));
         instructions = read("instructions.md")?.unwrap_or_default();
         if let Some(text) = read("prices.json")? {
@@ -283,8 +273,8 @@ fn settings(args: &Args) -> Result<Settings, Failure> {
         let hint = format!("one of {models}; or give its price in prices.json");
         return Err(Failure::new(ExitStatus::Config, message).hint(hint));
     }
-    let launcher = std::fs::canonicalize(&args.launcher).map_err(|error| {
-        let message = format!("no launcher at {}: {error}", args.launcher.display());
+    let launcher = std::fs::canonicalize(&args.places.launcher).map_err(|error| {
+        let message = format!("no launcher at {}: {error}", args.places.launcher.display());
         Failure::new(ExitStatus::Config, message)
             .hint("install noclaw-cell, or name it: --launcher PATH")
     })?;
@@ -295,6 +285,7 @@ fn settings(args: &Args) -> Result<Settings, Failure> {
         model: args.model.model.clone(),
         accept_without: args.limits.accept_without()?,
         launcher,
+        guard: Arc::new(args.places.guard()?),
         start: StartLine::shipped().map_err(|error| config(&error))?,
         instructions,
     })

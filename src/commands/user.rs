@@ -1,6 +1,7 @@
 //! `noclaw user`: who there is, and what the agent is to know about them.
 
 mod editor;
+mod mount;
 
 use std::io::{BufRead, IsTerminal, Read};
 use std::path::PathBuf;
@@ -23,6 +24,9 @@ pub enum Command {
     Edit(Change),
     /// Remove a user, and everything that is theirs
     Remove(Remove),
+    /// Grant a user folders of your own, and take them back
+    #[command(subcommand)]
+    Mount(mount::Command),
 }
 
 /// `noclaw user add`, `noclaw user edit`
@@ -69,6 +73,7 @@ pub fn run(command: Command) -> Ended {
         Command::List(args) => list(&args),
         Command::Edit(args) => edit(args),
         Command::Remove(args) => remove(&args),
+        Command::Mount(command) => mount::run(command),
     }
 }
 

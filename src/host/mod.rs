@@ -1,7 +1,9 @@
-//! Floor 1: the machine NoClaw runs on: its state directory, its files, its log.
+//! Floor 1: the machine NoClaw runs on: its state directory, its files, its log,
+//! the owner's folders.
 
 pub mod log;
 pub mod machine;
+pub mod mounts;
 pub mod paths;
 pub mod points;
 pub mod process;

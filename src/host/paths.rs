@@ -12,11 +12,25 @@ fn base(variable: &str, below_home: &str) -> PathBuf {
     }
 }
 
-fn runtime() -> PathBuf {
+/// Where the programs of the owner's session have their sockets.
+pub fn runtime() -> PathBuf {
     match env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from) {
         Some(path) if path.is_absolute() => path,
         _ => PathBuf::from(format!("/run/user/{}", nix::unistd::geteuid())),
     }
+}
+
+/// The owner's home: `~` in an allowlist. On some systems its path has a link on its way.
+pub fn home() -> PathBuf {
+    let home = env::var_os("HOME").map(PathBuf::from).filter(|home| home.is_absolute());
+    let user = || nix::unistd::User::from_uid(nix::unistd::geteuid()).ok().flatten();
+    let home = home.or_else(|| user().map(|user| user.dir)).unwrap_or_default();
+    home.canonicalize().unwrap_or(home)
+}
+
+/// This program.
+pub fn program() -> Option<PathBuf> {
+    env::current_exe().ok()
 }
 
 /// State.
@@ -50,7 +64,7 @@ pub fn containerfiles() -> PathBuf {
 }
 
 fn beside(path: &str) -> PathBuf {
-    let program = env::current_exe().ok();
+    let program = program();
     let prefix = program.as_deref().and_then(|p| p.parent()?.parent());
     let found = prefix.map(|prefix| prefix.join(path)).filter(|path| path.exists());
     found.unwrap_or_else(|| PathBuf::from("/usr").join(path))

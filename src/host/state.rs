@@ -73,6 +73,8 @@ impl State {
     /// See [`StateError`]; a second process learns which one has it.
     pub fn open(path: &Path, fresh: &InstanceId) -> Result<Self, StateError> {
         make(path)?;
+        // What is mounted from it is opened without following links.
+        let path = &path.canonicalize().map_err(io("find", path))?;
         let meta = fs::metadata(path).map_err(io("read", path))?;
         if meta.uid() != nix::unistd::geteuid().as_raw() || meta.permissions().mode() & 0o077 != 0 {
             return Err(StateError::Open { path: path.to_owned() });
@@ -228,6 +230,20 @@ mod tests {
         assert!(second.ends_with(&format!("in use by process {}", std::process::id())), "{second}");
         drop(state);
         assert_eq!(State::open(&path, &id(3)?)?.instance(), &id(1)?);
+        Ok(())
+    }
+
+    #[test]
+    fn a_state_behind_a_link_has_paths_without() -> Result<()> {
+        let directory = tempfile::tempdir()?;
+        fs::create_dir(directory.path().join("real"))?;
+        let link = directory.path().join("link");
+        std::os::unix::fs::symlink("real", &link)?;
+        let state = State::open(&link.join("state"), &id(1)?)?;
+        let workspace = state.workspace(&"ann".parse()?)?;
+        let real = directory.path().canonicalize()?.join("real/state/users/ann/workspace");
+        assert_eq!(workspace, real);
+        crate::host::mounts::open::Opened::folder(&workspace)?;
         Ok(())
     }
 

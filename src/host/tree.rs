@@ -10,7 +10,6 @@ use std::ffi::{CStr, CString};
 use std::fs::File;
 use std::io::{Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use nix::NixPath;
@@ -40,24 +39,6 @@ pub struct Tree {
     path: PathBuf,
 }
 
-/// What a handle is a handle of.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Identity {
-    /// Device number.
-    pub device: u64,
-    /// Inode number.
-    pub inode: u64,
-}
-
-/// The identity of a file that only the owner of the service can replace.
-///
-/// # Errors
-/// When there is none.
-pub fn identity(path: &Path) -> Result<Identity, TreeError> {
-    let meta = std::fs::metadata(path).map_err(|source| fail("look at", path, source))?;
-    Ok(Identity { device: meta.dev(), inode: meta.ino() })
-}
-
 impl Tree {
     /// Opens the directory `path`, which the service made; only its last component may not be a
     /// link.
@@ -71,16 +52,6 @@ impl Tree {
         let handle =
             openat2(AT_FDCWD, path, how).map_err(|errno| fail("open", path, errno.into()))?;
         Ok(Self { handle, path: path.to_owned() })
-    }
-
-    /// What the handle is a handle of.
-    ///
-    /// # Errors
-    /// The kernel's.
-    pub fn identity(&self) -> Result<Identity, TreeError> {
-        let stat = nix::sys::stat::fstat(&self.handle)
-            .map_err(|errno| fail("look at", &self.path, errno.into()))?;
-        Ok(Identity { device: stat.st_dev, inode: stat.st_ino })
     }
 
     /// Reads the regular file `name` as text, at most `most` bytes; `None` when there is none.
@@ -157,7 +128,7 @@ impl Tree {
     }
 }
 
-fn beneath<P>(directory: impl AsFd, name: &P, flags: OFlag) -> Result<OwnedFd, Errno>
+pub(super) fn beneath<P>(directory: impl AsFd, name: &P, flags: OFlag) -> Result<OwnedFd, Errno>
 where
     P: NixPath + ?Sized,
 {

@@ -181,3 +181,24 @@ pub(super) mod marks {
 
     impl ActiveModelBehavior for ActiveModel {}
 }
+
+pub(super) mod mounts {
+    use sea_orm::entity::prelude::*;
+
+    #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
+    #[sea_orm(table_name = "mounts")]
+    pub struct Model {
+        #[sea_orm(primary_key, auto_increment = false)]
+        pub user: String,
+        #[sea_orm(primary_key, auto_increment = false)]
+        pub name: String,
+        pub path: String,
+        pub read_write: i64,
+        pub created_at: i64,
+    }
+
+    #[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]
+    pub enum Relation {}
+
+    impl ActiveModelBehavior for ActiveModel {}
+}

@@ -11,6 +11,9 @@ use std::sync::Arc;
 use sea_orm::{DbErr, RuntimeErr};
 
 use crate::core::ids::{InvalidId, RunId, UserName};
+use crate::core::limits::MOUNTS_PER_USER;
+use crate::core::mounts::access;
+use crate::core::mounts::folder::FolderPath;
 use crate::core::run::RunState;
 
 /// Why an operation of the store failed.
@@ -162,6 +165,14 @@ pub enum Error {
         /// What SQLite said.
         source: Cause,
     },
+    /// A grant of a folder could not be written or removed.
+    #[error("the granted folders of {user} cannot be changed")]
+    Mount {
+        /// Whose.
+        user: UserName,
+        /// What SQLite said.
+        source: Cause,
+    },
     /// A token could not be written or removed.
     #[error("the token cannot be changed")]
     Token {
@@ -219,6 +230,36 @@ pub enum NotRemoved {
         user: UserName,
         /// How many.
         runs: u64,
+    },
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] Error),
+}
+
+/// Why a folder was not added to those that a user is granted. Nothing was written then.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum NotAdded {
+    /// There is no such user.
+    #[error("there is no user {user}")]
+    NoSuchUser {
+        /// Of this name.
+        user: UserName,
+    },
+    /// The user has it already.
+    #[error("{user} has {path} already, {}", access(*.read_write))]
+    Exists {
+        /// Whose.
+        user: UserName,
+        /// The folder.
+        path: FolderPath,
+        /// Whether its cells may write there.
+        read_write: bool,
+    },
+    /// The user has too many.
+    #[error("{user} has {MOUNTS_PER_USER} folders, which is the most")]
+    TooMany {
+        /// Whose.
+        user: UserName,
     },
     /// The store failed.
     #[error(transparent)]

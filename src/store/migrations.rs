@@ -14,6 +14,7 @@ impl MigratorTrait for Migrator {
         vec![
             Box::new(Sql { name: "m0001_messages_and_runs", up: M0001 }),
             Box::new(Sql { name: "m0002_cancel_retry_keys", up: M0002 }),
+            Box::new(Sql { name: "m0003_mounts", up: M0003 }),
         ]
     }
 }
@@ -151,4 +152,17 @@ CREATE TABLE marks (
     name TEXT PRIMARY KEY NOT NULL, -- `looked`: when the owner last looked at the news
     at   INTEGER NOT NULL
 ) STRICT;
+";
+
+/// The owner's folders that a user is granted. Whether a cell gets one is decided for each run.
+const M0003: &str = "
+CREATE TABLE mounts (
+    user       TEXT NOT NULL REFERENCES contexts(name),
+    name       TEXT NOT NULL, -- in the user's cells: /mounts/NAME; it stays what it is
+    path       TEXT NOT NULL, -- the folder, from /
+    read_write INTEGER NOT NULL, -- 1: a cell may write there
+    created_at INTEGER NOT NULL,
+    PRIMARY KEY (user, name),
+    UNIQUE (user, path)
+) STRICT, WITHOUT ROWID;
 ";

@@ -5,6 +5,7 @@
 //! | `accept.rs`, `claim.rs`, `change.rs`, `recover.rs`, `retry.rs` | a run's life, as verbs of [`Store`] |
 //! | `read.rs`, `record.rs` | what people and other parts may read, in types of `core` |
 //! | `users.rs`, `removal.rs`, `tokens.rs` | who there is |
+//! | `mounts.rs` | which of the owner's folders a user is granted |
 //! | `news.rs` | what happened since the owner last looked |
 //! | `writer.rs` | one connection writes, and commits in groups |
 //! | `open.rs`, `migrations.rs`, `entities.rs` | the file, its tables, their rows |
@@ -19,6 +20,7 @@ mod entities;
 pub mod error;
 mod forget;
 mod migrations;
+pub mod mounts;
 pub mod news;
 mod open;
 pub mod read;

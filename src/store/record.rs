@@ -5,8 +5,9 @@ use std::str::FromStr;
 
 use super::entities::{conversations, message_history, runs};
 use super::error::Error;
-use crate::core::ids::{ConversationName, InvalidId, RunId, UserName};
+use crate::core::ids::{ConversationName, InvalidId, MountName, RunId, UserName};
 use crate::core::money::Usage;
+use crate::core::mounts::folder::FolderPath;
 use crate::core::run::{Memory, RunState};
 
 /// All that is known of a run. Times are milliseconds since the epoch (UTC).
@@ -130,6 +131,19 @@ pub struct UserOverview {
     pub runs: u64,
     /// Tokens that speak for this user only.
     pub tokens: u64,
+}
+
+/// A folder of the owner's that a user is granted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MountRecord {
+    /// What it is called in the user's cells.
+    pub name: MountName,
+    /// The folder, from `/`.
+    pub path: FolderPath,
+    /// Whether a cell may write there.
+    pub read_write: bool,
+    /// When it was granted.
+    pub created_at: i64,
 }
 
 /// A token, without what would let anyone use it.
@@ -257,7 +271,7 @@ pub(super) fn parse_state(column: &'static str, text: &str) -> Result<RunState, 
     parse("runs", column, text)
 }
 
-fn parse<T>(table: &'static str, column: &'static str, text: &str) -> Result<T, Error>
+pub(super) fn parse<T>(table: &'static str, column: &'static str, text: &str) -> Result<T, Error>
 where
     T: FromStr<Err = InvalidId>,
 {

@@ -105,12 +105,14 @@ impl RemoveUser {
         let runs = raw_sql!(Sqlite, r#"DELETE FROM runs WHERE user = {user}"#);
         let conversations = raw_sql!(Sqlite, r#"DELETE FROM conversations WHERE user = {user}"#);
         let tokens = raw_sql!(Sqlite, r#"DELETE FROM tokens WHERE user = {user}"#);
+        let mounts = raw_sql!(Sqlite, r#"DELETE FROM mounts WHERE user = {user}"#);
         let context = raw_sql!(Sqlite, r#"DELETE FROM contexts WHERE name = {user}"#);
         let messages = self.execute(tx, messages).await?;
         self.execute(tx, keys).await?;
         let runs = self.execute(tx, runs).await?;
         let conversations = self.execute(tx, conversations).await?;
         let tokens = self.execute(tx, tokens).await?;
+        self.execute(tx, mounts).await?;
         self.execute(tx, context).await?;
         Ok(RemovedRows { messages, runs, conversations, tokens })
     }

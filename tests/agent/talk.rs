@@ -21,8 +21,8 @@ use noclaw::core::plan::{CellPlan, PlannedMount};
 use noclaw::gateway::key::ApiKey;
 use noclaw::gateway::upstream::Upstream;
 use noclaw::gateway::{Gateway, Hooks, RunLimits, demo};
+use noclaw::host::mounts::open::Opened;
 use noclaw::host::state;
-use noclaw::host::tree::{self, Tree};
 use noclaw_cell::job::{Exit, Job};
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
@@ -93,20 +93,11 @@ impl Place {
 
     async fn plan(&self, run: RunId) -> Result<CellPlan> {
         let image = cell::image::current(self.cells.podman()).await?;
-        let launcher = PathBuf::from(ground("NOCLAW_TEST_LAUNCHER")?);
-        let mount = |source: PathBuf, destination: &str, identity: tree::Identity| PlannedMount {
-            read_only: destination == noclaw_cell::LAUNCHER,
-            destination: destination.to_owned(),
-            source: source.to_string_lossy().into_owned(),
-            device: identity.device,
-            inode: identity.inode,
+        let launcher = PathBuf::from(ground("NOCLAW_TEST_LAUNCHER")?).canonicalize()?;
+        let folder = |name, destination: &str| -> Result<PlannedMount> {
+            let path = self.path(name).canonicalize()?;
+            Ok(Opened::folder(&path)?.mount(destination.to_owned(), false))
         };
-        let folder = |name: &str, destination: &str| -> Result<PlannedMount> {
-            let path = self.path(name);
-            let identity = Tree::open(&path)?.identity()?;
-            Ok(mount(path, destination, identity))
-        };
-        let identity = tree::identity(&launcher)?;
         let (start, job) = (StartLine::shipped()?, self.job(run, None)?);
         let limits = Limits::for_machine(2, 8 << 30);
         let without = std::env::var("NOCLAW_ACCEPT_WITHOUT").unwrap_or_default();
@@ -117,7 +108,7 @@ impl Place {
             user: "tester".parse()?,
             image: image.ok_or("no image: `noclaw image build` makes it")?.id,
             mounts: vec![
-                mount(launcher, noclaw_cell::LAUNCHER, identity),
+                Opened::file(&launcher)?.mount(noclaw_cell::LAUNCHER.to_owned(), true),
                 folder("workspace", cell::WORKSPACE)?,
                 folder("transcripts", cell::TRANSCRIPTS)?,
             ],
@@ -126,8 +117,8 @@ impl Place {
             cpu_millis: limits.cell_cpu_millis,
             rules: Arc::clone(&start.cell),
             seccomp_profile: self.seccomp_profile(&start)?,
+            landlock_rules: job.confinement.landlock.len(),
             environment: job.env.into_keys().collect(),
-            landlock_rules: start.landlock_rules(),
             accept_without: without.map(str::parse).collect::<std::result::Result<_, _>>()?,
         })
     }

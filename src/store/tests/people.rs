@@ -1,12 +1,14 @@
 //! Users: made, changed, removed with everything that is theirs; and what the owner has not seen.
 
-use super::super::error::NotRemoved;
+use super::super::error::{NotAdded, NotRemoved};
+use super::super::mounts::NewMount;
 use super::super::read::{HistoryPage, RunFilter};
 use super::super::removal::OpenRuns;
 use super::super::tokens::NewToken;
 use super::super::users::{NewUser, UserChange};
 use super::*;
 use crate::core::ids::UserName;
+use crate::core::limits::MOUNTS_PER_USER;
 
 fn user(name: &str) -> Result<NewUser, Box<dyn StdError>> {
     Ok(NewUser {
@@ -86,6 +88,45 @@ async fn a_removed_user_leaves_nothing_and_others_keep_everything() -> Checked {
 
 fn page() -> HistoryPage {
     HistoryPage { limit: 10, ..HistoryPage::default() }
+}
+
+#[tokio::test]
+async fn a_user_has_folders_each_once_and_by_a_name_of_its_own() -> Checked {
+    let home = Home::new().await?;
+    let (store, ann): (_, UserName) = (&home.store, "ann".parse()?);
+    let add = |user: &UserName, path: String, read_write| {
+        let (user, path) = (user.clone(), path.try_into());
+        async move {
+            let path = path.map_err(|_| Error::Closed)?;
+            store.add_mount(NewMount { user, path, read_write, now_ms: NOW }).await
+        }
+    };
+    let nobody = add(&ann, "/srv/a".to_owned(), false).await;
+    assert!(matches!(nobody, Err(NotAdded::NoSuchUser { .. })), "{nobody:?}");
+    for name in ["ann", "bob"] {
+        assert!(store.add_user(user(name)?).await?);
+    }
+    let first = add(&ann, "/srv/a".to_owned(), true).await?;
+    let second = add(&ann, "/mnt/a".to_owned(), false).await?;
+    let names = [first.name.as_str(), second.name.as_str()];
+    assert_eq!(names, ["a", "a-2"]);
+    let twice = add(&ann, "/srv/a".to_owned(), false).await;
+    assert!(matches!(twice, Err(NotAdded::Exists { read_write: true, .. })), "{twice:?}");
+    let bobs = add(&"bob".parse()?, "/srv/a".to_owned(), false).await?;
+    assert_eq!(store.mounts(&ann).await?, [first.clone(), second.clone()]);
+    assert!(store.remove_mount(&ann, &first.name).await?);
+    assert!(!store.remove_mount(&ann, &first.name).await?);
+    assert_eq!(store.mounts(&ann).await?, [second], "the other one keeps its name");
+    for number in 1..MOUNTS_PER_USER {
+        add(&ann, format!("/srv/{number}"), false).await?;
+    }
+    let more = add(&ann, "/srv/more".to_owned(), false).await;
+    assert!(matches!(more, Err(NotAdded::TooMany { .. })), "{more:?}");
+    store.remove_user(&ann, NOW).await?;
+    assert!(store.add_user(user("ann")?).await?);
+    assert_eq!(store.mounts(&ann).await?, [], "a later ann inherits nothing");
+    assert_eq!(store.mounts(&"bob".parse()?).await?, [bobs]);
+    Ok(())
 }
 
 #[tokio::test]

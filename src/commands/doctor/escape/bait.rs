@@ -20,13 +20,14 @@ use crate::commands::Failure;
 use crate::core::ids::RunId;
 use crate::core::limits::{CELL_FSIZE, CELL_NOFILE, Limits};
 use crate::core::money::{Meter, Prices};
-use crate::core::plan::{CellPlan, PlannedMount};
+use crate::core::plan::CellPlan;
 use crate::core::problem::{ExitStatus, chain};
 use crate::gateway::key::ApiKey;
 use crate::gateway::upstream::Upstream;
 use crate::gateway::{Gateway, Hooks, RunGateway, RunLimits, demo};
+use crate::host::mounts::open::Opened;
 use crate::host::state::State;
-use crate::host::tree::{self, Tree};
+use crate::host::tree::Tree;
 use crate::host::{machine, paths, points};
 
 /// The probes, in the order in which they are one program.
@@ -123,9 +124,8 @@ impl Bait {
         let other =
             NEIGHBOUR.parse().map_err(|error: crate::core::ids::InvalidId| config(&error))?;
         let folder = |path: PathBuf, destination: &str| {
-            let identity = Tree::open(&path).and_then(|tree| tree.identity());
-            let identity = identity.map_err(|error| config(&error))?;
-            Ok::<_, Failure>(planned(path, destination, false, identity))
+            let opened = Opened::folder(&path).map_err(|error| config(&error))?;
+            Ok::<_, Failure>(opened.mount(destination.to_owned(), false))
         };
         let state = |error| config(&error);
         let workspace = self.state.workspace(&user).map_err(state)?;
@@ -138,9 +138,9 @@ impl Bait {
             Failure::new(ExitStatus::Config, format!("{}: {error}", args.launcher.display()))
                 .hint("install noclaw-cell, or name it: --launcher PATH")
         })?;
-        let identity = tree::identity(&launcher).map_err(|error| config(&error))?;
+        let launcher = Opened::file(&launcher).map_err(|error| config(&error))?;
         let mounts = vec![
-            planned(launcher, noclaw_cell::LAUNCHER, true, identity),
+            launcher.mount(noclaw_cell::LAUNCHER.to_owned(), true),
             folder(workspace, WORKSPACE)?,
             folder(transcripts, TRANSCRIPTS)?,
         ];
@@ -151,6 +151,7 @@ impl Bait {
         let run = RunId::new(Uuid::now_v7());
         let session = Session { run, head: None, model: &self.model, zone: "UTC" };
         let mut job = start.job(&session);
+        let landlock_rules = job.confinement.landlock.len();
         points::weaken(&mut job.confinement);
         job.argv = ["/usr/bin/python3", "-I", PROGRAM].map(str::to_owned).into();
         let file = |path: &str, content| File { path: path.to_owned(), content };
@@ -170,7 +171,7 @@ impl Bait {
             rules: Arc::clone(&start.cell),
             seccomp_profile: profile.to_string_lossy().into_owned(),
             environment: job.env.keys().cloned().collect(),
-            landlock_rules: start.landlock_rules(),
+            landlock_rules,
             accept_without: accept_without.map_err(|error| config(&error))?,
         };
         Ok((plan, job))
@@ -205,20 +206,5 @@ impl Bait {
             }
             Err(_) => Vec::new(),
         }
-    }
-}
-
-fn planned(
-    source: PathBuf,
-    destination: &str,
-    read_only: bool,
-    identity: tree::Identity,
-) -> PlannedMount {
-    PlannedMount {
-        source: source.to_string_lossy().into_owned(),
-        destination: destination.to_owned(),
-        read_only,
-        device: identity.device,
-        inode: identity.inode,
     }
 }
