@@ -88,6 +88,9 @@ fn a_users_token_reads_its_own_history_and_nothing_else() -> Result {
         ("PATCH", "/v1/users/bob"),
         ("GET", "/v1/users/bob/instructions"),
         ("PUT", "/v1/users/bob/instructions"),
+        ("GET", "/v1/users/bob/mounts"),
+        ("POST", "/v1/users/bob/mounts"),
+        ("DELETE", "/v1/users/bob/mounts/x"),
         ("GET", "/v1/news"),
         ("POST", "/v1/news/seen"),
     ] {

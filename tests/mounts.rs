@@ -1,0 +1,13 @@
+//! The owner's own folders in cells: granted, refused, taken back, exchanged.
+
+#![expect(clippy::indexing_slicing, reason = "a JSON value has null at what is not there")]
+
+#[path = "mounts/cells.rs"]
+mod cells;
+#[path = "mounts/commands.rs"]
+mod commands;
+#[path = "mounts/home.rs"]
+mod home;
+#[path = "mounts/policy.rs"]
+mod policy;
+mod support;
