@@ -17,18 +17,18 @@ pub mod seccomp;
 pub mod start;
 pub mod stream_json;
 pub mod transcript;
+mod turn;
 
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use noclaw_cell::LAUNCHER;
 use noclaw_cell::job::Job;
-use tokio::sync::Mutex;
 
 use self::door::{Door, Model};
 use self::engine::{Engine, EngineError, Listed};
 use self::podman::{Create, LogConfiguration, Mount, Namespace, Podman, PodmanError, RLimit};
+use self::turn::Turns;
 use crate::core::ids::{InstanceId, RunId};
 use crate::core::limits::{CELL_END, CELL_FSIZE, CELL_NOFILE, CELL_START};
 use crate::core::plan::{CPU_PERIOD, CellPlan, Controller};
@@ -84,9 +84,7 @@ pub struct Trial<'a> {
 pub struct Cells {
     podman: Podman,
     engine: Engine,
-    // Podman 4.3 looks up a user's ids by a library that two threads may not use at a time: two
-    // containers made at once can crash its service, and end every cell with it.
-    creating: Arc<Mutex<()>>,
+    turns: Turns,
 }
 
 /// A container that exists, and must be ended.
@@ -102,7 +100,7 @@ impl Cells {
     /// Cells of the Podman at this socket.
     pub fn at(socket: &Path) -> Self {
         let (podman, engine) = (Podman::at(socket), Engine::at(socket));
-        Self { podman, engine, creating: Arc::default() }
+        Self { podman, engine, turns: Turns::at(socket) }
     }
 
     /// Our own requests.
@@ -124,7 +122,7 @@ impl Cells {
     }
 
     async fn make(&self, request: &Create<'_>) -> Result<Cell, CellError> {
-        let _alone = self.creating.lock().await;
+        let _turn = self.turns.take().await;
         let id = within("create a container", self.podman.create(request)).await?;
         Ok(self.cell(id))
     }

@@ -109,6 +109,8 @@ pub const REPLY_BYTES: usize = MIB;
 
 /// Create, init, attach and start of a container; Podman normally takes 40 ms.
 pub const CELL_START: Duration = Duration::from_secs(60);
+/// How long a create waits for those of other NoClaws at the same Podman.
+pub const CREATE_TURN: Duration = Duration::from_secs(10);
 /// From the start of the service to its second look for containers of before: by then Podman has
 /// made what it was making.
 pub const STRAYS_AFTER: Duration = Duration::from_secs(30);
