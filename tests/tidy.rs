@@ -190,6 +190,7 @@ const REASONED: &[&str] = &[
     "data/landlock.json",
     "data/seccomp-agent.json",
     "data/seccomp.json",
+    "data/service.json",
 ];
 
 #[test]

@@ -4,6 +4,7 @@
 use std::time::Instant;
 
 use hyper::Response;
+use noclaw_cell::preflight::Landlock;
 use serde::{Deserialize, Serialize};
 
 use super::who::Speaker;
@@ -21,6 +22,8 @@ pub struct About {
     pub model_api: String,
     /// Where it listens.
     pub listening: Vec<String>,
+    /// How the service itself is confined.
+    pub landlock: Landlock,
 }
 
 /// What the service is and does.
@@ -44,6 +47,8 @@ pub struct Status {
     pub model: String,
     /// Where it listens.
     pub listening: Vec<String>,
+    /// How the service itself is confined.
+    pub landlock: Landlock,
     /// Limits that are not enforced on this machine, by the owner's word.
     pub accepted_without: Vec<Controller>,
     /// Podman's version and the image, when all is ready.
@@ -91,6 +96,7 @@ pub(super) async fn status(routes: &Routes, speaker: &Speaker) -> Result<Respons
             model_api: about.model_api.clone(),
             model: settings.model.clone(),
             listening: about.listening.clone(),
+            landlock: about.landlock.clone(),
             accepted_without: settings.accept_without.clone(),
             podman: ready.as_ref().map(|ready| ready.podman.version.clone()),
             image: ready.as_ref().map(|ready| image(&ready.image)),

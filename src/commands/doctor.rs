@@ -15,7 +15,7 @@ use crate::cell::{Cells, image};
 use crate::core::plan::LANDLOCK_FLOOR;
 use crate::core::problem::{ExitStatus, chain};
 use crate::gateway::key::ApiKey;
-use crate::host::{machine, paths};
+use crate::host::{machine, paths, sandbox};
 
 /// Users that a container's user namespace needs.
 const SUBUIDS: u64 = 65_536;
@@ -258,11 +258,11 @@ fn landlock() -> Finding {
         }
         _ => 0,
     };
-    let hint =
-        "a kernel of 5.19 or newer with `landlock` in CONFIG_LSM (or lsm= on its command line)";
     match abi {
-        0 => Finding::fail("landlock", "this kernel has none", hint),
-        abi if abi < LANDLOCK_FLOOR => Finding::fail("landlock", format!("ABI {abi}"), hint),
+        0 => Finding::fail("landlock", "this kernel has none", sandbox::HINT),
+        abi if abi < LANDLOCK_FLOOR => {
+            Finding::fail("landlock", format!("ABI {abi}"), sandbox::HINT)
+        }
         abi if abi < 6 => {
             let detail = format!("ABI {abi}: signals and abstract sockets are not scoped");
             Finding::warn("landlock", detail, "a kernel of 6.12 or newer scopes them")

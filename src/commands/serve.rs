@@ -5,12 +5,13 @@
 //! settled, listeners before READY; on stop the other way round.
 
 mod limits;
+mod model;
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use noclaw_cell::preflight::Landlock;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{Notify, watch};
@@ -18,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use self::limits::LimitArgs;
+use self::model::{Model, ModelArgs};
 use super::places::Places;
 use super::{Ended, Failure};
 use crate::assistant::events::Events;
@@ -29,19 +31,14 @@ use crate::channels::{Routes, health, listen};
 use crate::core::limits::INSTRUCTIONS_BYTES;
 use crate::core::money::Prices;
 use crate::core::problem::{ExitStatus, chain};
-use crate::gateway::key::ApiKey;
 use crate::gateway::upstream::Upstream;
 use crate::gateway::{Gateway, demo};
+use crate::host::sandbox::{self, SandboxError};
 use crate::host::state::{State, StateError};
 use crate::host::tree::Tree;
 use crate::host::{log, machine, points};
 use crate::http::server::Connections;
 use crate::store::{Store, StoreOptions};
-
-/// The name of the demo model as an upstream.
-const DEMO: &str = "demo";
-/// The key's name among systemd's credentials.
-const CREDENTIAL: &str = "api-key";
 
 /// `noclaw serve`
 #[derive(Debug, clap::Args)]
@@ -61,25 +58,6 @@ pub struct Args {
     log: Option<String>,
 }
 
-#[derive(Debug, clap::Args)]
-#[command(next_help_heading = "Model")]
-struct ModelArgs {
-    /// The Messages API: a URL, or `demo` for the built-in stand-in
-    #[arg(
-        long,
-        value_name = "URL",
-        env = "NOCLAW_MODEL_API",
-        default_value = "https://api.anthropic.com"
-    )]
-    model_api: String,
-    /// The file that holds the key; else systemd's credential `api-key`
-    #[arg(long, value_name = "FILE", env = "NOCLAW_API_KEY_FILE")]
-    api_key_file: Option<PathBuf>,
-    /// The model of a message that names none
-    #[arg(long, value_name = "MODEL", env = "NOCLAW_MODEL", default_value = "claude-sonnet-5-5")]
-    model: String,
-}
-
 /// Serves until SIGTERM or SIGINT.
 pub fn run(args: Args) -> Ended {
     if nix::unistd::geteuid().is_root() {
@@ -90,20 +68,42 @@ pub fn run(args: Args) -> Ended {
         Failure::new(ExitStatus::Usage, format!("--log: {error}"))
             .hint("--log debug, or --log noclaw::cell=debug,info")
     })?;
+    let model = model::model(&args.model)?;
+    let landlock = confine(&args, &model.upstream)?;
     // Two workers, so that one busy cell cannot stall the others; memory is kept small.
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
     let runtime = runtime.map_err(|error| Failure::of(ExitStatus::Failed, &error))?;
-    let ended = runtime.block_on(serve(args));
+    let ended = runtime.block_on(serve(args, model, landlock));
     // A thread may wait for a disk that does not answer.
     runtime.shutdown_timeout(Duration::from_secs(5));
     ended
 }
 
-async fn serve(args: Args) -> Ended {
+/// Gives up what the service does not need, while this is its only thread.
+fn confine(args: &Args, upstream: &Upstream) -> Result<Landlock, Failure> {
+    let reach = sandbox::Reach {
+        state: &args.places.state,
+        config: &args.places.config,
+        socket: &args.places.socket,
+        podman: &args.places.podman,
+        key: args.model.api_key_file.as_deref(),
+        listen: args.listen.map(|address| address.port()),
+        model: upstream.port(),
+    };
+    sandbox::enter(&reach).map_err(|error| {
+        let failure = Failure::of(ExitStatus::Config, &error);
+        match error {
+            SandboxError::Restrict(_) => failure.hint(sandbox::HINT),
+            _ => failure,
+        }
+    })
+}
+
+async fn serve(args: Args, model: Model, landlock: Landlock) -> Ended {
     let mut signals = Signals::catch().map_err(|error| Failure::of(ExitStatus::Failed, &error))?;
     let settings = settings(&args)?;
-    let (upstream, key, demo_listener) = model(&args.model).await?;
+    let key = model::key(&args.model)?;
     let state = State::open(&args.places.state, &fresh_instance()?).map_err(|error| {
         let hint = "--state DIR gives this service a state of its own";
         let status = match error {
@@ -119,7 +119,7 @@ async fn serve(args: Args) -> Ended {
     let accept_without = settings.accept_without.clone();
     let assistant = Arc::new(Assistant {
         ready: Readiness::new(cells.clone(), accept_without.clone(), key.is_some()),
-        gateway: Gateway::new(upstream, key, settings.prices.clone()),
+        gateway: Gateway::new(model.upstream, key, settings.prices.clone()),
         settings,
         state,
         store: store.clone(),
@@ -131,13 +131,15 @@ async fn serve(args: Args) -> Ended {
         stop: stop.clone(),
     });
 
-    if let Some(listener) = demo_listener {
+    if let Some(listener) = model.demo {
+        let listener = TcpListener::from_std(listener);
+        let listener = listener.map_err(|error| Failure::of(ExitStatus::Failed, &error))?;
         // It answers until the process ends: runs that are being ended still need it.
         tokio::spawn(demo::serve(listener, std::future::pending()));
     }
     assistant.settle_people().await;
     let connections = Connections::new(stop.clone());
-    let listening = listen(&args, &assistant, &connections).await?;
+    let listening = listen(&args, &assistant, &connections, landlock).await?;
     tracing::info!(pid = std::process::id(), listening = listening.join(" "), "ready for messages");
     if !accept_without.is_empty() {
         let list: Vec<_> = accept_without.iter().map(|c| c.as_str()).collect();
@@ -224,6 +226,7 @@ async fn listen(
     args: &Args,
     assistant: &Arc<Assistant>,
     connections: &Connections,
+    landlock: Landlock,
 ) -> Result<Vec<String>, Failure> {
     let unavailable = |error: listen::ListenError| {
         let hint = match error {
@@ -246,6 +249,7 @@ async fn listen(
         started: Instant::now(),
         model_api: args.model.model_api.clone(),
         listening: listening.clone(),
+        landlock,
     };
     let routes = Arc::new(Routes::new(Arc::clone(assistant), about));
     tokio::spawn(listen::serve_unix(unix, connections.clone(), Arc::clone(&routes)));
@@ -289,36 +293,6 @@ fn settings(args: &Args) -> Result<Settings, Failure> {
         start: StartLine::shipped().map_err(|error| config(&error))?,
         instructions,
     })
-}
-
-/// The upstream, its key, and the listener of the demo model if that is it.
-async fn model(
-    args: &ModelArgs,
-) -> Result<(Upstream, Option<ApiKey>, Option<TcpListener>), Failure> {
-    let config = |error: &dyn std::error::Error| Failure::of(ExitStatus::Config, error);
-    if args.model_api == DEMO {
-        let failed = |error: std::io::Error| Failure::of(ExitStatus::Unavailable, &error);
-        let listener = TcpListener::bind("127.0.0.1:0").await.map_err(failed)?;
-        let url = format!("http://{}", listener.local_addr().map_err(failed)?);
-        let upstream = Upstream::parse(&url).map_err(|error| config(&error))?;
-        return Ok((upstream, Some(ApiKey::for_demo()), Some(listener)));
-    }
-    let usage = |error| {
-        let hint = "--model-api https://HOST, or `demo` for the built-in stand-in";
-        Failure::of(ExitStatus::Usage, &error).hint(hint)
-    };
-    let upstream = Upstream::parse(&args.model_api).map_err(usage)?;
-    let credentials = std::env::var_os("CREDENTIALS_DIRECTORY").map(PathBuf::from);
-    let credential = credentials.as_ref().map(|dir| dir.join(CREDENTIAL)).filter(|p| p.exists());
-    let key = match args.api_key_file.clone().or(credential) {
-        Some(file) => {
-            let read = ApiKey::read(&file, credentials.as_deref());
-            let hint = "--api-key-file FILE: one line, mode 0600";
-            Some(read.map_err(|error| config(&error).hint(hint))?)
-        }
-        None => None,
-    };
-    Ok((upstream, key, None))
 }
 
 fn fresh_instance() -> Result<crate::core::ids::InstanceId, Failure> {

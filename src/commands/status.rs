@@ -1,5 +1,7 @@
 //! `noclaw status`: what the service is and does.
 
+use noclaw_cell::preflight::Landlock;
+
 use super::client::Client;
 use super::{Ended, block_on, print, print_json};
 use crate::channels::health::Status;
@@ -37,6 +39,7 @@ fn show(status: &Status) {
     );
     row("model", &format!("{} at {}", status.model, status.model_api));
     row("listening", &status.listening.join(", "));
+    row("confined", &confined(&status.landlock));
     row("podman", status.podman.as_deref().unwrap_or("-"));
     row("image", status.image.as_deref().unwrap_or("-"));
     if !status.accepted_without.is_empty() {
@@ -51,4 +54,16 @@ fn show(status: &Status) {
             row("", problem.hint.as_deref().unwrap_or(""));
         }
     }
+}
+
+/// How the service itself is confined.
+fn confined(landlock: &Landlock) -> String {
+    let mut text = format!("Landlock ABI {}, {} rules", landlock.abi, landlock.rules);
+    if !landlock.tcp_denied {
+        text.push_str("; this kernel cannot refuse TCP");
+    }
+    if !landlock.scoped {
+        text.push_str("; this kernel cannot refuse signals and abstract sockets");
+    }
+    text
 }

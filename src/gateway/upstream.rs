@@ -115,6 +115,12 @@ impl Upstream {
         self.authority.as_str()
     }
 
+    /// Its TCP port.
+    pub fn port(&self) -> u16 {
+        let usual = if self.scheme == Scheme::HTTPS { 443 } else { 80 };
+        self.authority.port_u16().unwrap_or(usual)
+    }
+
     /// Sends `request` to `path`, which begins with a slash.
     pub(super) async fn send(
         &self,

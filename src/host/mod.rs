@@ -7,5 +7,6 @@ pub mod mounts;
 pub mod paths;
 pub mod points;
 pub mod process;
+pub mod sandbox;
 pub mod state;
 pub mod tree;

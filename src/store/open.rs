@@ -217,7 +217,8 @@ async fn connect(
         .record_stmt_in_spans(false)
         .map_sqlx_sqlite_opts(move |sqlite| {
             let sqlite = sqlite.filename(&file).busy_timeout(BUSY);
-            configure(sqlite.foreign_keys(true))
+            // The service may write nowhere but in its state directory.
+            configure(sqlite.foreign_keys(true).pragma("temp_store", "MEMORY"))
         });
     let connected = Database::connect(options).await;
     connected.map_err(|error| open_error(path, error))

@@ -13,21 +13,13 @@ use std::os::fd::AsFd;
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 
-use landlock::{
-    ABI, Access as _, AccessFs, AccessNet, BitFlags, CompatLevel, Compatible, LandlockStatus,
-    PathBeneath, PathFd, Ruleset, RulesetAttr, RulesetCreatedAttr, RulesetStatus, Scope,
-};
-use noclaw_cell::job::{Access, Confinement, Rule};
-use noclaw_cell::preflight::Landlock;
+use noclaw_cell::job::Confinement;
+use noclaw_cell::restrict::{Ports, restrict};
 
 use crate::measure;
 
 type Result<T> = std::result::Result<T, Box<dyn Error + Send + Sync>>;
 
-/// What every supported kernel must enforce.
-const FLOOR: ABI = ABI::V2;
-/// What is used where the kernel has it.
-const NEWEST: ABI = ABI::V9;
 /// The confinement as one line.
 const LINE_BYTES: usize = 64 * 1024;
 
@@ -38,7 +30,7 @@ pub fn run(argv: &[String]) -> Result<()> {
     // Without a table there is no Landlock: the preflight says so, and the service refuses.
     let landlock = match confinement.landlock.as_slice() {
         [] => None,
-        rules => Some(restrict(rules)?),
+        rules => Some(restrict(rules, &Ports::default())?),
     };
     filter(&confinement.seccomp)?;
     let measured = measure::measure(confinement.fingerprint, landlock)?;
@@ -73,50 +65,4 @@ fn filter(json: &str) -> Result<()> {
     let mut filters = seccompiler::compile_from_json(json.as_bytes(), ARCH.try_into()?)?;
     let filter = filters.remove("agent").ok_or("confine: there is no filter `agent`")?;
     Ok(seccompiler::apply_filter(&filter)?)
-}
-
-/// Applies the table. ABI 2 is required: a kernel without it is an error.
-fn restrict(rules: &[Rule]) -> Result<Landlock> {
-    let mut ruleset = Ruleset::default()
-        .set_compatibility(CompatLevel::HardRequirement)
-        .handle_access(AccessFs::from_all(FLOOR))?
-        .set_compatibility(CompatLevel::BestEffort)
-        .handle_access(AccessFs::from_all(NEWEST))?
-        .handle_access(AccessNet::from_all(NEWEST))?
-        .scope(Scope::from_all(NEWEST))?
-        .create()?;
-    for rule in rules {
-        let path = PathFd::new(&rule.path)?;
-        let directory = std::fs::metadata(&rule.path)?.is_dir();
-        let legal = if directory { BitFlags::all() } else { AccessFs::from_file(NEWEST) };
-        ruleset = ruleset.add_rule(PathBeneath::new(path, rights(rule.access) & legal))?;
-    }
-    let status = ruleset.restrict_self()?;
-    let LandlockStatus::Available { effective_abi, .. } = status.landlock else {
-        return Err("confine: Landlock is not available".into());
-    };
-    Ok(Landlock {
-        abi: effective_abi as u32,
-        floor_enforced: status.ruleset != RulesetStatus::NotEnforced && effective_abi >= FLOOR,
-        scoped: effective_abi >= ABI::V6,
-        tcp_denied: effective_abi >= ABI::V4,
-        rules: rules.len(),
-    })
-}
-
-fn rights(access: Access) -> BitFlags<AccessFs> {
-    let all = AccessFs::from_all(NEWEST);
-    match access {
-        Access::ReadExecute => AccessFs::from_read(NEWEST),
-        Access::Connect => AccessFs::ResolveUnix.into(),
-        Access::ReadWrite => {
-            AccessFs::ReadFile
-                | AccessFs::ReadDir
-                | AccessFs::WriteFile
-                | AccessFs::Truncate
-                | AccessFs::IoctlDev
-        }
-        Access::AllButExecute => all & !BitFlags::from(AccessFs::Execute),
-        Access::All => all,
-    }
 }

@@ -85,6 +85,8 @@ pub struct Rule {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Access {
+    /// Read and list.
+    Read,
     /// Read, list, execute.
     ReadExecute,
     /// Connect to the Unix sockets there (restricted by ABI 9 and newer only).

@@ -8,6 +8,8 @@
 
 pub mod job;
 pub mod preflight;
+#[cfg(feature = "restrict")]
+pub mod restrict;
 
 /// Counts changes to these types that the other side must know.
 pub const PROTOCOL: u32 = 2;

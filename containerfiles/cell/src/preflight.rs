@@ -136,7 +136,7 @@ pub struct Landlock {
     pub floor_enforced: bool,
     /// Whether abstract sockets and signals are scoped (ABI 6 and newer).
     pub scoped: bool,
-    /// Whether TCP is denied by Landlock, too (ABI 4 and newer).
+    /// Whether TCP is denied by Landlock, too, but for named ports (ABI 4 and newer).
     pub tcp_denied: bool,
     /// How many rules were added.
     pub rules: usize,

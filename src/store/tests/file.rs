@@ -45,6 +45,7 @@ async fn the_pragmas_that_promises_rest_on_hold() -> Checked {
         ("PRAGMA synchronous", "2"),
         ("PRAGMA foreign_keys", "1"),
         ("PRAGMA busy_timeout", "5000"),
+        ("PRAGMA temp_store", "2"),
     ] {
         let found = home.store.writer.carry_out(Ask(pragma)).await?;
         assert_eq!(found, expected, "{pragma}");
