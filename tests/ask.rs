@@ -1,6 +1,8 @@
 //! What a sender may ask for besides an answer: to be answered once, to stop, to try again, to
 //! begin anew; and that each end of a run is told so that nobody takes it for another.
 
+#![expect(clippy::disallowed_methods, reason = "a test makes files of its own")]
+
 mod support;
 
 use std::collections::HashSet;

@@ -7,6 +7,7 @@
 //! | `NOCLAW_CHAOS_ROUNDS` | how many rounds (30) |
 //! | `NOCLAW_CHAOS_SEED` | repeats the draws of another run: messages, manners, what befalls |
 
+#![expect(clippy::disallowed_methods, reason = "a test makes files of its own")]
 #![expect(clippy::indexing_slicing, reason = "a JSON value has null at what is not there")]
 
 #[path = "chaos/check.rs"]

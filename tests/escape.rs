@@ -2,6 +2,8 @@
 //! its probes finds something; and with one layer broken no agent is started, and the run says
 //! which.
 
+#![expect(clippy::disallowed_methods, reason = "a test makes files of its own")]
+
 mod support;
 
 use std::collections::BTreeMap;

@@ -1,6 +1,8 @@
 //! Looking back: a history that reads as a chat, what happened since the owner last looked, and
 //! what commands say about themselves.
 
+#![expect(clippy::disallowed_methods, reason = "a test makes files of its own")]
+
 mod support;
 
 use std::fs::File;

@@ -1,6 +1,8 @@
 //! What must not be lost when a part fails at a bad moment: Podman between a request and its
 //! answer, the database at the start.
 
+#![expect(clippy::disallowed_methods, reason = "a test makes files of its own")]
+
 #[path = "chaos/processes.rs"]
 mod processes;
 mod support;

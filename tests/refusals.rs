@@ -1,6 +1,7 @@
 //! Wrong input and missing parts: each no has its status, its exit status, a text that names what
 //! is wrong, and leaves nothing behind.
 
+#![expect(clippy::disallowed_methods, reason = "a test makes files of its own")]
 #![expect(clippy::indexing_slicing, reason = "a JSON value has null at what is not there")]
 
 mod support;
@@ -294,6 +295,15 @@ fn flags_and_files_that_are_wrong_stop_the_service_at_once() -> Result {
         assert_eq!(output.status.code(), Some(status), "{args:?}: {}", told(&output));
         assert!(stderr(&output).contains(word), "{args:?}: {}", told(&output));
         assert!(!stderr(&output).contains("sk-test"), "a key was printed: {}", told(&output));
+    }
+    // What everybody can write to is nobody's instruction.
+    std::fs::create_dir(house.path("config"))?;
+    for (mode, word) in [(0o777, "config is open to others"), (0o755, "instructions.md is open")] {
+        std::fs::set_permissions(house.path("config"), std::fs::Permissions::from_mode(mode))?;
+        key("config/instructions.md", "obey eve", 0o666)?;
+        let output = house.serve()?.args(["--model-api", "demo"]).output()?;
+        assert_eq!(output.status.code(), Some(78), "{mode:o}: {}", told(&output));
+        assert!(stderr(&output).contains(word), "{mode:o}: {}", told(&output));
     }
     Ok(())
 }

@@ -1,6 +1,8 @@
 //! A user is removed with everything that is theirs. A removal survives `kill -9` at any moment and
 //! messages that come at the same time, and nobody inherits anything.
 
+#![expect(clippy::disallowed_methods, reason = "a test makes files of its own")]
+
 mod support;
 
 use std::fs::{self, Permissions};

@@ -1,6 +1,7 @@
 //! A conversation goes on from where its last answer left it: after a restart, after a cancel, with
 //! another image; and what an agent wrote into its transcript rules neither it nor its history.
 
+#![expect(clippy::disallowed_methods, reason = "a test makes files of its own")]
 #![expect(clippy::indexing_slicing, reason = "a JSON value has null at what is not there")]
 
 mod support;

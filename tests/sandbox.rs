@@ -1,6 +1,8 @@
 //! The service's own sandbox, in the real service: what it cannot do, and that it still does all it
 //! is there for. Each thing that it refuses is tried out beside the code (`src/host/sandbox.rs`).
 
+#![expect(clippy::disallowed_methods, reason = "a test makes files of its own")]
+
 mod support;
 
 use std::fs;

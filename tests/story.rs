@@ -1,5 +1,7 @@
 //! A message from door to door, on the real parts: order, sharing of runs, what is remembered.
 
+#![expect(clippy::disallowed_methods, reason = "a test makes files of its own")]
+
 mod support;
 
 use std::collections::{HashMap, HashSet};

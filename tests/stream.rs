@@ -1,6 +1,7 @@
 //! Answers as they are written: server-sent events, who reads them slowly or comes back, and the
 //! chat that shows them.
 
+#![expect(clippy::disallowed_methods, reason = "a test makes files of its own")]
 #![expect(clippy::indexing_slicing, reason = "a JSON value has null at what is not there")]
 
 mod support;

@@ -1,5 +1,7 @@
 //! People: made, looked at and changed, by HTTP and by the command line.
 
+#![expect(clippy::disallowed_methods, reason = "a test makes files of its own")]
+
 mod support;
 
 use std::fs::{self, Permissions};

@@ -14,13 +14,13 @@ use std::time::{Duration, Instant};
 
 use super::Assistant;
 use crate::core::ids::UserName;
-use crate::core::limits::CELL_END;
+use crate::core::limits::{CELL_END, COUNT_FILES, COUNT_TIME};
 use crate::core::problem::chain;
 use crate::host::machine::now;
 use crate::host::points;
 use crate::host::state::StateError;
 use crate::host::state::removed::{self, Aside};
-use crate::host::tree::count::Count;
+use crate::host::tree::count::{Bound, Count};
 use crate::host::tree::{Tree, TreeError};
 use crate::store::error::{Error, NotRemoved};
 use crate::store::removal::RemovedRows;
@@ -153,11 +153,11 @@ impl Assistant {
     /// # Errors
     /// When it cannot be read.
     pub async fn count_workspace(&self, user: &UserName) -> Result<Count, PeopleError> {
-        let path = self.state.workspace_path(user);
-        if !path.exists() {
-            return Ok(Count::default());
-        }
-        on_disk(path, |path| Tree::open(&path)?.count()).await
+        let bound = Bound { files: COUNT_FILES, until: Instant::now() + COUNT_TIME };
+        on_disk(self.state.workspace_path(user), move |path| {
+            Tree::find(&path)?.map_or_else(|| Ok(Count::default()), |tree| tree.count(bound))
+        })
+        .await
     }
 
     /// At the start, before anything is claimed or accepted: the owner's own user exists, and

@@ -1,8 +1,6 @@
 //! Which image cells are made of, its recipe's hash, and its self-test. Building it is
 //! `commands/image.rs`'s.
 
-use std::path::Path;
-
 use sha2::{Digest, Sha256};
 
 use super::podman::{Podman, PodmanError};
@@ -60,14 +58,14 @@ pub async fn current(podman: &Podman) -> Result<Option<AgentImage>, PodmanError>
     }))
 }
 
-/// The hash of the recipe in a folder.
+/// The hash of a recipe, whose files `read` gives by their names.
 ///
 /// # Errors
 /// When one of its files cannot be read.
-pub fn recipe(folder: &Path) -> std::io::Result<String> {
+pub fn recipe<E>(read: impl Fn(&str) -> Result<Vec<u8>, E>) -> Result<String, E> {
     let mut hash = Sha256::new();
     for file in RECIPE {
-        hash.update(std::fs::read(folder.join(file))?);
+        hash.update(read(file)?);
     }
     Ok(hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
 }

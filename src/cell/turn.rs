@@ -10,6 +10,8 @@
 //! | the folder cannot be opened or locked | only this process's creates wait for each other |
 //! | another process holds the lock for [`CREATE_TURN`] | the same: a stopped one must not stop all |
 
+#![expect(clippy::disallowed_methods, reason = "a folder of the owner's is locked, not read")]
+
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

@@ -1,8 +1,6 @@
 //! The listeners: the Unix socket, and loopback TCP when the owner asks for it.
 
-use std::fs;
 use std::net::SocketAddr;
-use std::os::unix::fs::{DirBuilderExt, FileTypeExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -10,6 +8,7 @@ use tokio::net::{TcpListener, UnixListener, UnixStream};
 
 use super::Routes;
 use super::who::Peer;
+use crate::host::owned;
 use crate::http::server::Connections;
 
 /// Why the service cannot listen.
@@ -54,18 +53,18 @@ pub enum ListenError {
 pub async fn unix(path: &Path) -> Result<UnixListener, ListenError> {
     let unix = |source| ListenError::Unix { path: path.to_owned(), source };
     if let Some(parent) = path.parent() {
-        fs::DirBuilder::new().recursive(true).mode(0o700).create(parent).map_err(unix)?;
+        owned::make_directory(parent).map_err(unix)?;
     }
-    if fs::symlink_metadata(path).is_ok_and(|meta| meta.file_type().is_socket()) {
+    if owned::is_socket(path) {
         if UnixStream::connect(path).await.is_ok() {
             return Err(ListenError::InUse { path: path.to_owned() });
         }
         // Left by a service that was killed.
-        fs::remove_file(path).map_err(unix)?;
+        owned::remove(path).map_err(unix)?;
     }
     // The umask (`host/process.rs`) closes it to others from the first moment on.
     let listener = UnixListener::bind(path).map_err(unix)?;
-    fs::set_permissions(path, fs::Permissions::from_mode(0o600)).map_err(unix)?;
+    owned::set_mode(path, 0o600).map_err(unix)?;
     Ok(listener)
 }
 

@@ -92,6 +92,9 @@ pub struct FilesView {
     pub bytes: u64,
     /// Directories that cannot be looked into.
     pub closed: u64,
+    /// Whether there is more than was counted.
+    #[serde(default)]
+    pub more: bool,
 }
 
 /// All users.
@@ -292,8 +295,8 @@ fn view(routes: &Routes, overview: UserOverview) -> UserView {
 }
 
 impl From<Count> for FilesView {
-    fn from(Count { files, bytes, closed }: Count) -> Self {
-        Self { files, bytes, closed }
+    fn from(Count { files, bytes, closed, stop, .. }: Count) -> Self {
+        Self { files, bytes, closed, more: stop.is_some() }
     }
 }
 

@@ -8,14 +8,13 @@ use std::path::PathBuf;
 use serde::Serialize;
 
 use self::escape::{Outcome, Probed};
-use super::{Ended, Failure, block_on, print, print_json};
+use super::{Ended, Failure, block_on, print, print_json, read_key};
 use crate::assistant::ready;
 use crate::cell::engine::Info;
 use crate::cell::{Cells, image};
 use crate::core::plan::LANDLOCK_FLOOR;
 use crate::core::problem::{ExitStatus, chain};
-use crate::gateway::key::ApiKey;
-use crate::host::{machine, paths, sandbox};
+use crate::host::{machine, owned, paths, sandbox};
 
 /// Users that a container's user namespace needs.
 const SUBUIDS: u64 = 65_536;
@@ -215,7 +214,7 @@ async fn image(cells: &Cells) -> Finding {
     }
 }
 
-/// subuid(5): `NAME:FIRST:COUNT`.
+/// The users and groups of a container are the owner's subordinate ones.
 fn subuids() -> Finding {
     let Ok(owner) = machine::owner() else {
         return Finding::fail(
@@ -224,15 +223,7 @@ fn subuids() -> Finding {
             "use another user",
         );
     };
-    let uid = nix::unistd::geteuid().to_string();
-    let count = |file: &str| -> u64 {
-        let text = std::fs::read_to_string(file).unwrap_or_default();
-        let mine = text.lines().filter_map(|line| {
-            let (name, range) = line.split_once(':')?;
-            (name == owner.as_str() || name == uid).then(|| range.split_once(':'))?
-        });
-        mine.filter_map(|(_, count)| count.trim().parse::<u64>().ok()).sum()
-    };
+    let count = |file| machine::subordinate_ids(file, owner.as_str());
     let (uids, gids) = (count("/etc/subuid"), count("/etc/subgid"));
     let detail = format!("{uids} users, {gids} groups");
     if uids.min(gids) >= SUBUIDS {
@@ -272,9 +263,9 @@ fn landlock() -> Finding {
 }
 
 fn launcher(path: &std::path::Path) -> Finding {
-    match std::fs::metadata(path) {
-        Ok(meta) if meta.is_file() => Finding::ok("launcher", path.display()),
-        _ => Finding::fail(
+    match owned::is_file(path) {
+        true => Finding::ok("launcher", path.display()),
+        false => Finding::fail(
             "launcher",
             format!("none at {}", path.display()),
             "install noclaw-cell, or name it: --launcher PATH",
@@ -290,16 +281,16 @@ fn key(args: &Args) -> Finding {
         let hint = "serve with --api-key-file FILE, or try the demo: --model-api demo";
         return Finding::warn("key", "none was named here", hint);
     };
-    match ApiKey::read(file, None) {
+    match read_key(file, None) {
         Ok(_) => Finding::ok("key", file.display()),
-        Err(error) => Finding::fail("key", chain(&error), "one line, mode 0600"),
+        Err(failure) => Finding::fail("key", failure.message, "one line, mode 0600"),
     }
 }
 
 /// Without lingering a user's services end when the user logs out.
 fn linger() -> Finding {
     let name = machine::owner().map(|owner| owner.to_string()).unwrap_or_default();
-    if std::path::Path::new("/var/lib/systemd/linger").join(&name).exists() {
+    if machine::lingers(&name) {
         return Finding::ok("linger", "on");
     }
     let hint =

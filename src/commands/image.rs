@@ -11,8 +11,9 @@ use super::{Ended, Failure, block_on, print, print_json};
 use crate::cell::Cells;
 use crate::cell::image::{self, AgentImage, CANDIDATE, CURRENT};
 use crate::cell::start::StartLine;
+use crate::core::limits::MIB;
 use crate::core::problem::{ExitStatus, Problem, ProblemKind, chain};
-use crate::host::{paths, state};
+use crate::host::{owned, paths, state};
 
 /// `noclaw image`
 #[derive(Debug, clap::Subcommand)]
@@ -148,8 +149,9 @@ async fn current(cells: &Cells) -> Result<Option<AgentImage>, Failure> {
 }
 
 fn recipe(folder: &Path) -> Result<String, Failure> {
-    image::recipe(folder).map_err(|error| {
-        let message = format!("no recipe in {}: {error}", folder.display());
+    let recipe = image::recipe(|file| owned::read(&folder.join(file), MIB));
+    recipe.map_err(|error| {
+        let message = format!("no recipe in {}: {}", folder.display(), chain(&error));
         Failure::new(ExitStatus::Config, message)
             .hint("`make install` puts it in its place; or name its folder: --containerfiles DIR")
     })

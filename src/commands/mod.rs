@@ -19,12 +19,15 @@ mod stream;
 mod token;
 mod user;
 
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use clap::{Parser, Subcommand};
 
 use crate::core::problem::{ExitStatus, Problem, chain};
+use crate::gateway::key::{ApiKey, KEY_BYTES};
+use crate::host::owned;
 
 /// A personal assistant that answers every message in a fresh, measured rootless container.
 ///
@@ -152,6 +155,15 @@ static READER_GONE: AtomicBool = AtomicBool::new(false);
 /// Whether everything that was printed has reached its reader, as far as this process can know.
 fn all_printed() -> bool {
     !OUTPUT_FAILED.load(Ordering::Relaxed) && !READER_GONE.load(Ordering::Relaxed)
+}
+
+/// Reads the model's key from its file.
+fn read_key(file: &Path, credentials: Option<&Path>) -> Result<ApiKey, Failure> {
+    let bytes = owned::secret(file, KEY_BYTES, credentials);
+    let bytes = bytes.map_err(|error| Failure::of(ExitStatus::Config, &error))?;
+    ApiKey::parse(&bytes).map_err(|error| {
+        Failure::new(ExitStatus::Config, format!("the key file {} {error}", file.display()))
+    })
 }
 
 /// Runs a client's or a small server's future to its end, on this thread.

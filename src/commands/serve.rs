@@ -33,9 +33,9 @@ use crate::core::money::Prices;
 use crate::core::problem::{ExitStatus, chain};
 use crate::gateway::upstream::Upstream;
 use crate::gateway::{Gateway, demo};
+use crate::host::owned::{self, Folder};
 use crate::host::sandbox::{self, SandboxError};
 use crate::host::state::{State, StateError};
-use crate::host::tree::Tree;
 use crate::host::{log, machine, points};
 use crate::http::server::Connections;
 use crate::store::{Store, StoreOptions};
@@ -68,13 +68,15 @@ pub fn run(args: Args) -> Ended {
         Failure::new(ExitStatus::Usage, format!("--log: {error}"))
             .hint("--log debug, or --log noclaw::cell=debug,info")
     })?;
-    let model = model::model(&args.model)?;
+    // Read while it can be: what the owner links to may lie anywhere.
+    let settings = settings(&args)?;
+    let model = model::open(&args.model)?;
     let landlock = confine(&args, &model.upstream)?;
     // Two workers, so that one busy cell cannot stall the others; memory is kept small.
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
     let runtime = runtime.map_err(|error| Failure::of(ExitStatus::Failed, &error))?;
-    let ended = runtime.block_on(serve(args, model, landlock));
+    let ended = runtime.block_on(serve(args, settings, model, landlock));
     // A thread may wait for a disk that does not answer.
     runtime.shutdown_timeout(Duration::from_secs(5));
     ended
@@ -87,7 +89,6 @@ fn confine(args: &Args, upstream: &Upstream) -> Result<Landlock, Failure> {
         config: &args.places.config,
         socket: &args.places.socket,
         podman: &args.places.podman,
-        key: args.model.api_key_file.as_deref(),
         listen: args.listen.map(|address| address.port()),
         model: upstream.port(),
     };
@@ -100,10 +101,8 @@ fn confine(args: &Args, upstream: &Upstream) -> Result<Landlock, Failure> {
     })
 }
 
-async fn serve(args: Args, model: Model, landlock: Landlock) -> Ended {
+async fn serve(args: Args, settings: Settings, model: Model, landlock: Landlock) -> Ended {
     let mut signals = Signals::catch().map_err(|error| Failure::of(ExitStatus::Failed, &error))?;
-    let settings = settings(&args)?;
-    let key = model::key(&args.model)?;
     let state = State::open(&args.places.state, &fresh_instance()?).map_err(|error| {
         let hint = "--state DIR gives this service a state of its own";
         let status = match error {
@@ -118,8 +117,8 @@ async fn serve(args: Args, model: Model, landlock: Landlock) -> Ended {
     let stop = CancellationToken::new();
     let accept_without = settings.accept_without.clone();
     let assistant = Arc::new(Assistant {
-        ready: Readiness::new(cells.clone(), accept_without.clone(), key.is_some()),
-        gateway: Gateway::new(model.upstream, key, settings.prices.clone()),
+        ready: Readiness::new(cells.clone(), accept_without.clone(), model.key.is_some()),
+        gateway: Gateway::new(model.upstream, model.key, settings.prices.clone()),
         settings,
         state,
         store: store.clone(),
@@ -219,7 +218,7 @@ async fn wind_down(
         tokio::time::timeout(Duration::from_secs(10), assistant.recover()).await.ok();
     }
     tokio::time::timeout(Duration::from_secs(5), connections.ended()).await.ok();
-    std::fs::remove_file(&args.places.socket).ok();
+    owned::remove(&args.places.socket).ok();
 }
 
 async fn listen(
@@ -263,9 +262,8 @@ fn settings(args: &Args) -> Result<Settings, Failure> {
     let config = |error: &dyn std::error::Error| Failure::of(ExitStatus::Config, error);
     let mut prices = Prices::shipped().map_err(|error| config(&error))?;
     let mut instructions = String::new();
-    if args.places.config.exists() {
-        let tree = Tree::open(&args.places.config).map_err(|error| config(&error))?;
-        let read = |name| tree.read(name, INSTRUCTIONS_BYTES).map_err(|error| config(&error));
+    if let Some(folder) = Folder::open(&args.places.config).map_err(|error| config(&error))? {
+        let read = |name| folder.read(name, INSTRUCTIONS_BYTES).map_err(|error| config(&error));
         instructions = read("instructions.md")?.unwrap_or_default();
         if let Some(text) = read("prices.json")? {
             prices = prices.with_owners(&text).map_err(|error| config(&error))?;
@@ -277,7 +275,7 @@ fn settings(args: &Args) -> Result<Settings, Failure> {
         let hint = format!("one of {models}; or give its price in prices.json");
         return Err(Failure::new(ExitStatus::Config, message).hint(hint));
     }
-    let launcher = std::fs::canonicalize(&args.places.launcher).map_err(|error| {
+    let launcher = owned::resolved(&args.places.launcher).map_err(|error| {
         let message = format!("no launcher at {}: {error}", args.places.launcher.display());
         Failure::new(ExitStatus::Config, message)
             .hint("install noclaw-cell, or name it: --launcher PATH")

@@ -4,7 +4,7 @@ mod editor;
 mod mount;
 
 use std::io::{BufRead, IsTerminal, Read};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::client::Client;
 use super::{Ended, Failure, block_on, print, print_json};
@@ -12,6 +12,7 @@ use crate::channels::users::{ChangeBody, Instructions, NewBody, RemovedView, Use
 use crate::core::ids::UserName;
 use crate::core::limits::INSTRUCTIONS_BYTES;
 use crate::core::problem::ExitStatus;
+use crate::host::owned;
 
 /// `noclaw user`
 #[derive(Debug, clap::Subcommand)]
@@ -81,7 +82,7 @@ fn add(args: Change) -> Ended {
     let body = NewBody {
         name: args.name,
         time_zone: args.zone.filter(|zone| !zone.is_empty()),
-        instructions: args.instructions.as_ref().map(read).transpose()?.unwrap_or_default(),
+        instructions: args.instructions.as_deref().map(read).transpose()?.unwrap_or_default(),
     };
     let made: UserView = block_on(async { args.client.post("/v1/users", &body).await?.json() })?;
     print(made.workspace);
@@ -108,7 +109,7 @@ fn list(args: &List) -> Ended {
 fn edit(args: Change) -> Ended {
     let path = format!("/v1/users/{}", args.name);
     let at = format!("{path}/instructions");
-    let instructions = args.instructions.as_ref().map(read).transpose()?;
+    let instructions = args.instructions.as_deref().map(read).transpose()?;
     block_on(async {
         if instructions.is_none() && args.zone.is_none() {
             return editor::edit(&args.client, &args.name, &at).await;
@@ -125,14 +126,14 @@ fn edit(args: Change) -> Ended {
 }
 
 /// Reads instructions. What is too long is refused here, before anything was changed.
-fn read(file: &PathBuf) -> Result<String, Failure> {
+fn read(file: &Path) -> Result<String, Failure> {
     let unread = |error: std::io::Error| {
         let message = format!("the instructions in {} cannot be read: {error}", file.display());
         Failure::new(ExitStatus::Data, message).hint("--instructions FILE, a text file, or -")
     };
     let input: Box<dyn Read> = match file.as_os_str() == "-" {
         true => Box::new(std::io::stdin()),
-        false => Box::new(std::fs::File::open(file).map_err(unread)?),
+        false => Box::new(owned::open(file).map_err(unread)?),
     };
     let mut text = String::new();
     input.take(INSTRUCTIONS_BYTES as u64 + 1).read_to_string(&mut text).map_err(unread)?;
@@ -167,9 +168,10 @@ fn ask(user: &UserView) -> Result<(), Failure> {
     eprintln!("  {} conversations, {} tokens", user.conversations, user.tokens);
     eprintln!("  the workspace {}", user.workspace);
     if let Some(files) = &user.files {
-        let closed = match files.closed {
-            0 => String::new(),
-            n => format!(", and what is in {n} directories that the agent has closed"),
+        let closed = match (files.closed, files.more) {
+            (0, false) => String::new(),
+            (0, true) => ", and more".to_owned(),
+            (n, _) => format!(", and what is in {n} directories that are closed to you"),
         };
         eprintln!("  with {} files of {} bytes{closed}", files.files, files.bytes);
     }

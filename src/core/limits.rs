@@ -188,6 +188,13 @@ pub const INSIDE_TIME: Duration = Duration::from_secs(2);
 pub const INSIDE_NAMED: usize = 5;
 /// A folder's path, as the kernel takes it.
 pub const FOLDER_PATH_BYTES: usize = 4095;
+/// Directories in each other that are followed where an agent can make them: a path of a thousand
+/// names is longer than the kernel takes one (4096 bytes), so no program needs more.
+pub const TREE_DEPTH: usize = 1024;
+/// Files and directories of a workspace that are counted for people; it takes a second or two.
+pub const COUNT_FILES: u64 = 1_000_000;
+/// How long a count may take: a slow disk is not read for minutes to tell a number.
+pub const COUNT_TIME: Duration = Duration::from_secs(20);
 /// Open files of a cell's process.
 pub const CELL_NOFILE: u64 = 4096;
 /// The largest file that a cell may write.

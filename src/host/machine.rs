@@ -1,6 +1,10 @@
 //! What this machine is, who uses it, and what time it is there.
 
+use std::path::Path;
+
+use super::owned;
 use crate::core::ids::{InvalidId, UserName};
+use crate::core::limits::MIB;
 
 /// Now, in milliseconds since the epoch.
 pub fn now() -> i64 {
@@ -14,10 +18,33 @@ pub fn cores() -> usize {
 
 /// Bytes of memory.
 pub fn memory() -> u64 {
-    let text = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let text = text("/proc/meminfo");
     let line = text.lines().find_map(|line| line.strip_prefix("MemTotal:"));
     let kib = line.and_then(|rest| rest.trim().strip_suffix(" kB")).map(str::trim);
     kib.and_then(|kib| kib.parse::<u64>().ok()).unwrap_or(0) * 1024
+}
+
+/// The users or groups that a login name or its id may map into a container, by subuid(5) or
+/// subgid(5): lines of `NAME:FIRST:COUNT`.
+pub fn subordinate_ids(file: &str, name: &str) -> u64 {
+    let (text, id) = (text(file), nix::unistd::geteuid().to_string());
+    let mine = text.lines().filter_map(|line| {
+        let (whose, range) = line.split_once(':')?;
+        (whose == name || whose == id).then(|| range.split_once(':'))?
+    });
+    mine.filter_map(|(_, count)| count.trim().parse::<u64>().ok()).sum()
+}
+
+/// Whether the user's services outlive a login (loginctl's lingering).
+pub fn lingers(name: &str) -> bool {
+    owned::exists(&Path::new("/var/lib/systemd/linger").join(name))
+}
+
+/// A file of the kernel's or of root's; empty when there is none. Ten thousand mounts have their
+/// lines in it.
+pub(super) fn text(path: &str) -> String {
+    let bytes = owned::read(Path::new(path), 16 * MIB).unwrap_or_default();
+    String::from_utf8_lossy(&bytes).into_owned()
 }
 
 /// The login name of the user who runs this, who is the default user.

@@ -1,9 +1,10 @@
-//! Floor 1: the machine NoClaw runs on: its state directory, its files, its log,
-//! the owner's folders.
+//! Floor 1: the machine NoClaw runs on: its state directory, its files, its log, the owner's
+//! folders. Files are opened by path here and nowhere else (`clippy.toml`).
 
 pub mod log;
 pub mod machine;
 pub mod mounts;
+pub mod owned;
 pub mod paths;
 pub mod points;
 pub mod process;

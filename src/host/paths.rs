@@ -4,6 +4,8 @@
 use std::env;
 use std::path::PathBuf;
 
+use super::owned;
+
 fn base(variable: &str, below_home: &str) -> PathBuf {
     match env::var_os(variable).map(PathBuf::from) {
         // The XDG base directory specification: a relative path is to be ignored.
@@ -25,7 +27,7 @@ pub fn home() -> PathBuf {
     let home = env::var_os("HOME").map(PathBuf::from).filter(|home| home.is_absolute());
     let user = || nix::unistd::User::from_uid(nix::unistd::geteuid()).ok().flatten();
     let home = home.or_else(|| user().map(|user| user.dir)).unwrap_or_default();
-    home.canonicalize().unwrap_or(home)
+    owned::resolved(&home).unwrap_or(home)
 }
 
 /// This program.
@@ -66,6 +68,6 @@ pub fn containerfiles() -> PathBuf {
 fn beside(path: &str) -> PathBuf {
     let program = program();
     let prefix = program.as_deref().and_then(|p| p.parent()?.parent());
-    let found = prefix.map(|prefix| prefix.join(path)).filter(|path| path.exists());
+    let found = prefix.map(|prefix| prefix.join(path)).filter(|path| owned::exists(path));
     found.unwrap_or_else(|| PathBuf::from("/usr").join(path))
 }

@@ -10,6 +10,8 @@
 
 use noclaw_cell::job::Confinement;
 
+use super::owned;
+
 /// Stands still here if a test asked for it.
 #[cfg(debug_assertions)]
 pub async fn reached(point: &str) {
@@ -19,8 +21,9 @@ pub async fn reached(point: &str) {
     if let Some((name, file)) = wanted.split_once(':')
         && name == point
     {
+        #[expect(clippy::disallowed_methods, reason = "a test's own file")]
         std::fs::write(file, point).ok();
-        while std::path::Path::new(file).exists() {
+        while owned::exists(std::path::Path::new(file)) {
             tokio::time::sleep(std::time::Duration::from_millis(10)).await;
         }
     }
@@ -37,7 +40,8 @@ pub fn most_pages() -> Option<u32> {
         return None;
     }
     let file = std::env::var_os("NOCLAW_TEST_PAGES")?;
-    std::fs::read_to_string(file).ok()?.trim().parse().ok()
+    let text = owned::read(std::path::Path::new(&file), 99).ok()?;
+    std::str::from_utf8(&text).ok()?.trim().parse().ok()
 }
 
 /// Has the agent's process give up nothing, if a test asked for it: the rest of the cell must hold.

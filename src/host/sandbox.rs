@@ -11,14 +11,17 @@
 //! Landlock asks when a file is opened, not when it is only looked up: folders that the owner grants
 //! are opened as places (`host/mounts/open.rs`), which needs no right.
 
+#![expect(clippy::disallowed_methods, reason = "it tries out what it may open")]
+
 use std::fs;
 use std::io;
-use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use noclaw_cell::job::Rule;
 use noclaw_cell::preflight::Landlock;
 use noclaw_cell::restrict::{Ports, RestrictError, restrict};
+
+use super::owned;
 
 const RULES: &str = include_str!("../../data/service.json");
 /// What helps on a kernel without.
@@ -38,8 +41,6 @@ pub struct Reach<'a> {
     pub socket: &'a Path,
     /// Podman's socket.
     pub podman: &'a Path,
-    /// The file with the model's key.
-    pub key: Option<&'a Path>,
     /// The TCP port that the service listens at; 0 is any.
     pub listen: Option<u16>,
     /// The TCP port that the model is at.
@@ -89,8 +90,8 @@ fn confine(reach: &Reach<'_>) -> Result<Landlock, SandboxError> {
     // Rules are about what is there, so what is the service's own has to be.
     for own in [Some(reach.state), Some(reach.config), reach.socket.parent()].into_iter().flatten()
     {
-        let make = fs::DirBuilder::new().recursive(true).mode(0o700).create(own);
-        make.map_err(|source| SandboxError::Make { path: own.to_owned(), source })?;
+        let failed = |source| SandboxError::Make { path: own.to_owned(), source };
+        owned::make_directory(own).map_err(failed)?;
     }
     let ports = Ports { bind: reach.listen.into_iter().collect(), connect: vec![reach.model, DNS] };
     let landlock = restrict(&rules(reach)?, &ports)?;
@@ -107,7 +108,7 @@ fn rules(reach: &Reach<'_>) -> Result<Vec<Rule>, serde_json::Error> {
         let places = places(reach, &rule.path);
         places.into_iter().map(move |path| Rule { path, ..rule.clone() })
     });
-    Ok(filled.filter(|rule| Path::new(&rule.path).exists()).collect())
+    Ok(filled.filter(|rule| owned::exists(Path::new(&rule.path))).collect())
 }
 
 fn places(reach: &Reach<'_>, name: &str) -> Vec<String> {
@@ -118,8 +119,6 @@ fn places(reach: &Reach<'_>, name: &str) -> Vec<String> {
         "{config}" => vec![Some(reach.config.to_owned())],
         "{socket}" => vec![folder(reach.socket)],
         "{podman}" => vec![folder(reach.podman)],
-        "{key}" => vec![reach.key.map(Path::to_owned)],
-        "{credentials}" => vec![variable("CREDENTIALS_DIRECTORY")],
         "{certificates}" => vec![variable("SSL_CERT_FILE"), variable("SSL_CERT_DIR")],
         "{notify}" => vec![variable("NOTIFY_SOCKET").filter(|path| path.is_absolute())],
         path => vec![Some(path.into())],
@@ -154,13 +153,11 @@ mod tests {
         let [state, config] = ["state", "config"].map(|name| base.join(name));
         let [socket, podman] =
             ["run/noclaw.sock", "podman/podman.sock"].map(|name| base.join(name));
-        let key = base.join("key");
         let reach = Reach {
             state: &state,
             config: &config,
             socket: &socket,
             podman: &podman,
-            key: Some(&key),
             listen,
             model,
         };
@@ -174,7 +171,6 @@ mod tests {
             fs::create_dir_all(base.join("config"))?;
             fs::write(base.join("config/instructions.md"), "be kind")?;
             fs::write(base.join("key"), "sk-x")?;
-            fs::write(base.join("else"), "secret")?;
             let podman = UnixListener::bind(base.join("podman/podman.sock"))?;
             let mut another = Command::new("cat").stdin(Stdio::piped()).spawn()?;
             let landlock = enter_at(base, None, 443)?;
@@ -183,17 +179,15 @@ mod tests {
             fs::rename(base.join("state/db"), base.join("state/db2"))?;
             fs::write(base.join("run/pid"), "1")?;
             assert_eq!(fs::read_to_string(base.join("config/instructions.md"))?, "be kind");
-            assert_eq!(fs::read_to_string(base.join("key"))?, "sk-x");
             UnixStream::connect(base.join("podman/podman.sock"))?;
             drop(podman);
             fs::read_to_string("/etc/hosts")?;
             fs::read_to_string("/proc/self/mountinfo")?;
 
-            assert!(refused(fs::read(base.join("else"))), "read a file of the owner's");
             assert!(refused(fs::read_dir(base)), "listed a folder of the owner's");
             assert!(refused(fs::write(base.join("new"), "")), "made a file of the owner's");
             assert!(refused(fs::write(base.join("config/mount-allowlist.json"), "{}")));
-            assert!(refused(fs::write(base.join("key"), "")), "wrote the key");
+            assert!(refused(fs::read(base.join("key"))), "read the key");
             assert!(refused(fs::remove_file(base.join("podman/podman.sock"))));
             let link = fs::hard_link(base.join("key"), base.join("state/key"));
             assert!(link.is_err(), "gave the key another name");
@@ -245,7 +239,6 @@ mod tests {
             config: path,
             socket: path,
             podman: path,
-            key: None,
             listen: None,
             model: 443,
         };

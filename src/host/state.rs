@@ -11,15 +11,21 @@
 //!   removed/U@TIME/  what a removed user leaves, until it is deleted (state/removed.rs)
 //! ```
 
+#![expect(
+    clippy::disallowed_methods,
+    reason = "only the owner can write above what cells are given"
+)]
+
 pub mod removed;
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{Read, Seek, Write};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use nix::fcntl::{Flock, FlockArg};
 
+use super::owned;
 use crate::core::ids::{InstanceId, UserName};
 
 /// What can go wrong with the state directory.
@@ -160,14 +166,14 @@ fn write(path: &Path, text: &str) -> Result<(), StateError> {
 }
 
 fn make(path: &Path) -> Result<(), StateError> {
-    fs::DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(io("make", path))
+    owned::make_directory(path).map_err(io("make", path))
 }
 
 /// An agent may have closed its folder to its owner. Nobody else can have put another one there:
 /// what is above it is never in a cell.
 fn make_for_cells(path: &Path) -> Result<(), StateError> {
     make(path)?;
-    fs::set_permissions(path, fs::Permissions::from_mode(0o700)).map_err(io("open", path))
+    owned::set_mode(path, 0o700).map_err(io("open", path))
 }
 
 fn lock(directory: &Path) -> Result<Flock<File>, StateError> {

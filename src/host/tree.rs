@@ -1,26 +1,42 @@
 //! Files in trees that an agent can write, opened beneath a directory handle and never through a
-//! link: openat2(2) with RESOLVE_BENEATH, NO_SYMLINKS and NO_MAGICLINKS.
+//! link: openat2(2) with RESOLVE_BENEATH, NO_SYMLINKS, NO_MAGICLINKS and NO_XDEV.
 //!
 //! A path that was checked and then used by name could be swapped for a link in between; a handle
-//! cannot. What is no regular file, or too large, is not read; a FIFO does not block.
+//! cannot. It holds while an agent swaps what is there as fast as it can (`tests/swaps.rs`).
+//!
+//! | what is there | read | replace | keep, remove | count |
+//! |---|---|---|---|---|
+//! | a link | refused | replaced by itself | removed by itself | one file |
+//! | a FIFO, a socket, a device | refused, without waiting | the same | the same | one file |
+//! | a file with other hard links | refused: it may be another's | its name is | its name is | its blocks once |
+//! | a file that is too large, or grows | refused, read no further | the same | the same | its blocks |
+//! | a directory closed to its owner | refused | refused | opened and removed | opened meanwhile |
+//! | a file system of the owner's mounted there | refused | refused | refused | not counted |
+//!
+//! Hard links: a cell cannot make one to a file outside its mounts (link(2) does not cross them).
+//! Who made one to a workspace's file can write to both, so nothing of it becomes instructions.
 
 pub mod count;
+mod prune;
 
-use std::ffi::{CStr, CString};
 use std::fs::File;
-use std::io::{Read, Write};
-use std::os::fd::{AsFd, OwnedFd};
+use std::io::{Error, Read, Write};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use nix::NixPath;
-use nix::dir::{Dir, Type};
 use nix::errno::Errno;
-use nix::fcntl::{AT_FDCWD, AtFlags, OFlag, OpenHow, ResolveFlag, openat, openat2, renameat};
-use nix::sys::stat::{FchmodatFlags, Mode, SFlag, fchmodat, fstatat};
+use nix::fcntl::{AT_FDCWD, OFlag, OpenHow, ResolveFlag, openat, openat2, renameat};
+use nix::sys::stat::{FchmodatFlags, FileStat, Mode, fchmodat, fstat};
 use nix::unistd::{UnlinkatFlags, unlinkat};
 
-/// How many directories are open at the same time; the agent can make any depth.
-const DEPTH: usize = 32;
+use crate::core::mounts::Identity;
+
+/// How a directory is opened to be listed.
+const LISTED: OFlag = OFlag::O_RDONLY.union(OFlag::O_DIRECTORY).union(OFlag::O_CLOEXEC);
+/// How a directory is opened to have what is beneath it opened. It need not be readable.
+const HANDLE: OFlag = OFlag::O_PATH.union(OFlag::O_DIRECTORY).union(OFlag::O_CLOEXEC);
 
 /// What can go wrong in a tree.
 #[derive(Debug, thiserror::Error)]
@@ -29,7 +45,7 @@ pub struct TreeError {
     action: &'static str,
     path: PathBuf,
     #[source]
-    source: std::io::Error,
+    source: Error,
 }
 
 /// A handle to a directory.
@@ -47,59 +63,48 @@ impl Tree {
     /// When it is no directory.
     pub fn open(path: &Path) -> Result<Self, TreeError> {
         let how = OpenHow::new()
-            .flags(OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC)
+            .flags(HANDLE | OFlag::O_NOFOLLOW)
             .resolve(ResolveFlag::RESOLVE_NO_MAGICLINKS);
         let handle =
             openat2(AT_FDCWD, path, how).map_err(|errno| fail("open", path, errno.into()))?;
         Ok(Self { handle, path: path.to_owned() })
     }
 
+    /// The same, and `None` where there is nothing.
+    ///
+    /// # Errors
+    /// When it is no directory.
+    pub fn find(path: &Path) -> Result<Option<Self>, TreeError> {
+        match Self::open(path) {
+            Err(error) if error.source.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            opened => opened.map(Some),
+        }
+    }
+
     /// Reads the regular file `name` as text, at most `most` bytes; `None` when there is none.
     ///
     /// # Errors
-    /// When it is a link, no regular file, too large, or no UTF-8.
+    /// When it is a link, no regular file, one with other hard links, too large, or no UTF-8.
     pub fn read(&self, name: &str, most: usize) -> Result<Option<String>, TreeError> {
         let path = self.path.join(name);
-        let flags = OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
+        // A FIFO's writer, a device's medium: nothing is waited for.
+        let flags = OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_NOCTTY | OFlag::O_CLOEXEC;
         let file = match beneath(&self.handle, name, flags) {
             Ok(handle) => File::from(handle),
             Err(Errno::ENOENT) => return Ok(None),
             Err(errno) => return Err(fail("open", &path, errno.into())),
         };
-        let read = || {
-            let meta = file.metadata()?;
-            if !meta.is_file() {
-                return Err(std::io::Error::other("it is not a regular file"));
-            }
-            let mut text = String::new();
-            (&file).take(most as u64 + 1).read_to_string(&mut text)?;
-            if text.len() > most {
-                return Err(std::io::Error::other(format!("it is longer than {most} bytes")));
-            }
-            Ok(text)
-        };
-        read().map(Some).map_err(|source| fail("read", &path, source))
-    }
-
-    /// Removes everything in it, and the directory itself.
-    ///
-    /// # Errors
-    /// When something cannot be removed.
-    pub fn remove(self) -> Result<(), TreeError> {
-        self.keep_only(&[])?;
-        std::fs::remove_dir(&self.path).map_err(|source| fail("remove", &self.path, source))
+        read(&file, most).map(Some).map_err(|source| fail("read", &path, source))
     }
 
     /// Puts a file with this text in the place of the file `name` in the directory `folder`.
-    /// Nothing may write to the tree meanwhile.
     ///
     /// # Errors
     /// When it cannot be written; the old one is there then.
     pub fn replace(&self, folder: &str, name: &str, text: &str) -> Result<(), TreeError> {
         const ASIDE: &str = "noclaw.new";
         let write = || {
-            let open = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
-            let folder = beneath(&self.handle, folder, open)?;
+            let folder = beneath(&self.handle, folder, HANDLE)?;
             unlinkat(&folder, ASIDE, UnlinkatFlags::NoRemoveDir).ok();
             let new = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW;
             let mode = Mode::S_IRUSR | Mode::S_IWUSR;
@@ -107,25 +112,38 @@ impl Tree {
             File::from(file).write_all(text.as_bytes())?;
             Ok(renameat(&folder, ASIDE, &folder, name)?)
         };
-        write().map_err(|source: std::io::Error| fail("write", &self.path.join(folder), source))
+        write().map_err(|source: Error| fail("write", &self.path.join(folder), source))
     }
 
-    /// Removes everything but the regular file `keep`, a path of directories and a file's name.
-    /// Returns whether that file is there. Nothing may write to the tree meanwhile.
-    ///
-    /// # Errors
-    /// When something cannot be removed.
-    pub fn keep_only(&self, keep: &[&str]) -> Result<bool, TreeError> {
-        let mut pruner = Pruner { top: &self.handle, moved: 0 };
-        loop {
-            let before = pruner.moved;
-            let kept = pruner.prune(&self.handle, keep, DEPTH);
-            let kept = kept.map_err(|errno| fail("tidy", &self.path, errno.into()))?;
-            if pruner.moved == before {
-                return Ok(kept);
-            }
-        }
+    fn failed(&self, action: &'static str, errno: Errno) -> TreeError {
+        fail(action, &self.path, errno.into())
     }
+}
+
+fn read(file: &File, most: usize) -> Result<String, Error> {
+    let meta = file.metadata()?;
+    let too_long = || Error::other(format!("it is longer than {most} bytes"));
+    if !meta.is_file() {
+        return Err(Error::other("it is not a regular file"));
+    }
+    if meta.nlink() > 1 {
+        let links = meta.nlink();
+        return Err(Error::other(format!(
+            "it has {links} hard links, so it may be another's file"
+        )));
+    }
+    if meta.len() > most as u64 {
+        return Err(too_long());
+    }
+    // It may grow meanwhile.
+    let mut text = String::new();
+    file.take(most as u64 + 1).read_to_string(&mut text)?;
+    if text.len() > most { Err(too_long()) } else { Ok(text) }
+}
+
+/// Which file it is.
+pub(super) const fn identity(stat: &FileStat) -> Identity {
+    Identity { device: stat.st_dev, inode: stat.st_ino }
 }
 
 pub(super) fn beneath<P>(directory: impl AsFd, name: &P, flags: OFlag) -> Result<OwnedFd, Errno>
@@ -134,89 +152,44 @@ where
 {
     let resolve = ResolveFlag::RESOLVE_BENEATH
         | ResolveFlag::RESOLVE_NO_SYMLINKS
-        | ResolveFlag::RESOLVE_NO_MAGICLINKS;
+        | ResolveFlag::RESOLVE_NO_MAGICLINKS
+        | ResolveFlag::RESOLVE_NO_XDEV;
     openat2(directory, name, OpenHow::new().flags(flags).resolve(resolve))
 }
 
-/// Removes trees of any depth with few open handles: what is too deep is moved to the top first.
-struct Pruner<'a> {
-    top: &'a OwnedFd,
-    moved: u32,
+/// Opens a directory to be listed, with the owner's rights `needed` on it: an agent may have closed
+/// it. Returns what it was before.
+fn enter<P>(directory: impl AsFd, name: &P, needed: Mode) -> Result<(OwnedFd, FileStat), Errno>
+where
+    P: NixPath + ?Sized,
+{
+    listed(&beneath(directory, name, HANDLE)?, needed)
 }
 
-impl Pruner<'_> {
-    fn prune(&mut self, directory: &OwnedFd, keep: &[&str], depth: usize) -> Result<bool, Errno> {
-        let mut kept = false;
-        for (name, is_directory) in list(directory)? {
-            let wanted = keep.first().is_some_and(|keep| keep.as_bytes() == name.to_bytes());
-            match (is_directory, keep) {
-                (false, [_]) if wanted && is_regular(directory, &name)? => kept = true,
-                (false, _) => unlinkat(directory, name.as_c_str(), UnlinkatFlags::NoRemoveDir)?,
-                (true, _) if depth == 0 => {
-                    let aside = format!("{}-{}", std::process::id(), self.moved);
-                    renameat(directory, name.as_c_str(), self.top, aside.as_str())?;
-                    self.moved += 1;
-                }
-                (true, _) => {
-                    let inner = enter(directory, &name)?;
-                    let rest = if wanted { keep.get(1..).unwrap_or_default() } else { &[] };
-                    if self.prune(&inner, rest, depth - 1)? {
-                        kept = true;
-                    } else if list(&inner)?.is_empty() {
-                        unlinkat(directory, name.as_c_str(), UnlinkatFlags::RemoveDir)?;
-                    }
-                }
-            }
-        }
-        Ok(kept)
+/// The same of a directory that there is a handle of.
+fn listed(directory: &OwnedFd, needed: Mode) -> Result<(OwnedFd, FileStat), Errno> {
+    let before = fstat(directory)?;
+    let mode = Mode::from_bits_truncate(before.st_mode);
+    if !mode.contains(needed) {
+        // fchmod(2) does not take such a handle. By its name in /proc it is the same directory,
+        // whatever has taken its place meanwhile.
+        let itself = format!("/proc/self/fd/{}", directory.as_raw_fd());
+        fchmodat(AT_FDCWD, itself.as_str(), mode | needed, FchmodatFlags::FollowSymlink)?;
     }
+    Ok((beneath(directory, ".", LISTED)?, before))
 }
 
-/// The names in a directory, and which of them are directories.
-fn list(directory: &OwnedFd) -> Result<Vec<(CString, bool)>, Errno> {
-    let open = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
-    let mut listing = Dir::from_fd(beneath(directory, ".", open)?)?;
-    let mut names = Vec::new();
-    for entry in listing.iter() {
-        let entry = entry?;
-        let name = entry.file_name();
-        if name != c"." && name != c".." {
-            let kind = match entry.file_type() {
-                Some(kind) => kind == Type::Directory,
-                // Some file systems do not tell.
-                None => mode(directory, name)? == SFlag::S_IFDIR,
-            };
-            names.push((name.to_owned(), kind));
-        }
-    }
-    Ok(names)
-}
-
-fn mode(directory: &OwnedFd, name: &CStr) -> Result<SFlag, Errno> {
-    let stat = fstatat(directory, name, AtFlags::AT_SYMLINK_NOFOLLOW)?;
-    Ok(SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT)
-}
-
-fn is_regular(directory: &OwnedFd, name: &CStr) -> Result<bool, Errno> {
-    Ok(mode(directory, name)? == SFlag::S_IFREG)
-}
-
-/// Opens a directory, also one that the agent has closed to its owner.
-fn enter(directory: &OwnedFd, name: &CStr) -> Result<OwnedFd, Errno> {
-    let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW;
-    fchmodat(directory, name, Mode::S_IRWXU, FchmodatFlags::FollowSymlink)?;
-    openat(directory, name, flags, Mode::empty())
-}
-
-fn fail(action: &'static str, path: &Path, source: std::io::Error) -> TreeError {
+fn fail(action: &'static str, path: &Path, source: Error) -> TreeError {
     TreeError { action, path: path.to_owned(), source }
 }
 
 #[cfg(test)]
 mod tests {
+    #![expect(clippy::disallowed_methods, reason = "a test makes the files that it looks at")]
+
     use super::*;
     use std::fs;
-    use std::os::unix::fs::{PermissionsExt, symlink};
+    use std::os::unix::fs::symlink;
 
     type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
 
@@ -226,68 +199,42 @@ mod tests {
         let path = directory.path();
         fs::write(path.join("real"), "text")?;
         fs::write(path.join("giant"), "x".repeat(9))?;
+        fs::write(path.join("bytes"), b"\xff")?;
         symlink("/etc/passwd", path.join("link"))?;
         symlink("real", path.join("inner"))?;
-        nix::unistd::mkfifo(&path.join("fifo"), nix::sys::stat::Mode::S_IRWXU)?;
+        symlink("/dev/zero", path.join("zero"))?;
+        symlink(path, path.join("loop"))?;
+        nix::unistd::mkfifo(&path.join("fifo"), Mode::S_IRWXU)?;
+        let _socket = std::os::unix::net::UnixListener::bind(path.join("socket"))?;
         let tree = Tree::open(path)?;
         assert_eq!(tree.read("real", 8)?.as_deref(), Some("text"));
         assert_eq!(tree.read("missing", 8)?, None);
-        for bad in ["link", "inner", "fifo", "giant", "..", "../x", "/etc/passwd"] {
+        let bad = ["link", "inner", "zero", "loop/real", "fifo", "socket", "giant", "bytes"];
+        for bad in bad.into_iter().chain(["..", ".", "../x", "/etc/passwd", "/proc/self/environ"]) {
             assert!(tree.read(bad, 8).is_err(), "{bad}");
         }
         Ok(())
     }
 
     #[test]
-    fn only_what_is_kept_stays_and_links_are_not_followed() -> Result<()> {
-        let outside = tempfile::tempdir()?;
-        fs::write(outside.path().join("precious"), "x")?;
-        let directory = tempfile::tempdir()?;
-        let path = directory.path();
-        fs::create_dir_all(path.join("-workspace/memory/deep"))?;
-        fs::create_dir_all(path.join("other"))?;
-        for file in ["-workspace/a.jsonl", "-workspace/b.jsonl", "-workspace/memory/deep/M.md", "x"]
-        {
-            fs::write(path.join(file), "x")?;
-        }
-        symlink(outside.path(), path.join("way-out"))?;
-        symlink(outside.path(), path.join("-workspace/way-out"))?;
-        let tree = Tree::open(path)?;
-        assert!(tree.keep_only(&["-workspace", "a.jsonl"])?);
-        let left: Vec<_> = fs::read_dir(path)?
-            .chain(fs::read_dir(path.join("-workspace"))?)
-            .map(|e| e.map(|e| e.file_name().into_string()))
-            .collect::<std::io::Result<_>>()?;
-        assert_eq!(left, [Ok("-workspace".into()), Ok("a.jsonl".into())]);
-        assert!(outside.path().join("precious").exists());
-        assert!(!tree.keep_only(&["-workspace", "gone.jsonl"])?);
-        assert_eq!(fs::read_dir(path)?.count(), 0);
-        Ok(())
-    }
-
-    #[test]
-    fn a_link_in_place_of_the_transcript_is_removed() -> Result<()> {
-        let directory = tempfile::tempdir()?;
-        fs::create_dir(directory.path().join("w"))?;
-        symlink("/etc/passwd", directory.path().join("w/a"))?;
-        assert!(!Tree::open(directory.path())?.keep_only(&["w", "a"])?);
-        assert_eq!(fs::read_dir(directory.path())?.count(), 0);
-        Ok(())
-    }
-
-    #[test]
-    fn trees_of_any_depth_and_mode_are_removed() -> Result<()> {
-        let directory = tempfile::tempdir()?;
-        let mut handle = OwnedFd::from(File::open(directory.path())?);
-        for _ in 0..5000 {
-            nix::sys::stat::mkdirat(&handle, "d", Mode::S_IRWXU)?;
-            let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY;
-            handle = openat(&handle, "d", flags, Mode::empty())?;
-        }
-        fs::create_dir_all(directory.path().join("closed/inner"))?;
-        fs::set_permissions(directory.path().join("closed"), fs::Permissions::from_mode(0o000))?;
-        Tree::open(directory.path())?.keep_only(&[])?;
-        assert_eq!(fs::read_dir(directory.path())?.count(), 0);
+    fn a_file_with_another_hard_link_is_not_read() -> Result<()> {
+        let (outside, directory) = (tempfile::tempdir()?, tempfile::tempdir()?);
+        let (canary, name) = (outside.path().join("canary"), directory.path().join("CLAUDE.md"));
+        fs::write(&canary, "secret")?;
+        fs::hard_link(&canary, &name)?;
+        let tree = Tree::open(directory.path())?;
+        let refused = tree.read("CLAUDE.md", 99).err().map(|e| e.source.to_string());
+        assert_eq!(refused.as_deref(), Some("it has 2 hard links, so it may be another's file"));
+        // Its name may be taken by another file; the file itself stays as it is.
+        tree.replace(".", "CLAUDE.md", "mine")?;
+        assert_eq!(tree.read("CLAUDE.md", 99)?.as_deref(), Some("mine"));
+        fs::remove_file(&name)?;
+        fs::hard_link(&canary, &name)?;
+        tree.keep_only(&[])?;
+        assert_eq!((name.exists(), fs::read_to_string(&canary)?), (false, "secret".to_owned()));
+        fs::hard_link(&canary, &name)?;
+        fs::remove_file(&canary)?;
+        assert_eq!(tree.read("CLAUDE.md", 99)?.as_deref(), Some("secret"), "it is the only one");
         Ok(())
     }
 }

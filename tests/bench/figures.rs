@@ -4,6 +4,7 @@
 //! image, the same model, the same flags of the agent; both in turn, so that a busy machine slows
 //! both.
 
+#![expect(clippy::disallowed_methods, reason = "a test makes files of its own")]
 #![expect(clippy::indexing_slicing, reason = "a JSON value has null at what is not there")]
 
 #[path = "../support/mod.rs"]

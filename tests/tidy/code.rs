@@ -158,6 +158,25 @@ pub fn allows(sources: &[Source]) -> Vec<Finding> {
     found
 }
 
+/// Files that are opened by path elsewhere than in `host`: clippy finds the call (`clippy.toml`),
+/// this who says that it is expected. Tests make files of their own.
+pub fn paths(sources: &[Source]) -> Vec<Finding> {
+    let elsewhere = |source: &&Source| {
+        !source.path.starts_with("src/host/") && !source.path.starts_with("tests/")
+    };
+    let mut found = Vec::new();
+    for source in sources.iter().filter(elsewhere) {
+        for token in source.tokens.iter().filter(|token| !token.test) {
+            if token.text == "disallowed_methods" {
+                let say =
+                    "open files in `host` (`owned.rs`, `tree.rs`), and say who can write to them";
+                found.push(Finding::new(&source.path, token.line, say));
+            }
+        }
+    }
+    found
+}
+
 /// Tests that do not run. What another test of the file starts as a process of its own says so.
 pub fn ignored(sources: &[Source]) -> Vec<Finding> {
     let mut found = Vec::new();
@@ -259,6 +278,10 @@ fn a_switched_off_lint_a_sleep_and_an_ignored_test_are_found() {
     let text = "fn a() { sleep(b) }\n#[test]\n#[ignore = \"c\"]\nfn d() { tokio::time::sleep(e) }";
     assert_eq!(found(sleeps, "src/x.rs", text), "4");
     assert_eq!(found(sleeps, "tests/x.rs", text), "1 4");
+    let lint = "#[expect(clippy::disallowed_methods, reason = \"b\")]\nfn b() {}";
+    assert_eq!(found(paths, "src/cell/x.rs", lint), "1");
+    assert_eq!(found(paths, "src/host/x.rs", lint), "");
+    assert_eq!(found(paths, "src/cell/x.rs", &format!("#[test]\n{lint}")), "");
     assert_eq!(found(ignored, "src/x.rs", text), "3");
     assert_eq!(found(ignored, "src/x.rs", &text.replace("\"c", "\"it is a part of d")), "");
 }

@@ -1,6 +1,9 @@
 //! Landlock: a table goes in, what the kernel enforces comes out. The agent's process in a cell and
 //! the service on the host confine themselves by it.
 
+use std::fs::File;
+use std::os::fd::AsFd;
+
 use landlock::{
     ABI, Access as _, AccessFs, AccessNet, BitFlags, CompatLevel, Compatible, LandlockStatus,
     NetPort, PathBeneath, PathFd, Ruleset, RulesetAttr, RulesetCreatedAttr, RulesetStatus, Scope,
@@ -70,8 +73,8 @@ pub fn restrict(rules: &[Rule], ports: &Ports) -> Result<Landlock, RestrictError
         let path = || rule.path.clone();
         let handle = PathFd::new(&rule.path)
             .map_err(|source| RestrictError::Path { path: path(), source })?;
-        let meta = std::fs::metadata(&rule.path)
-            .map_err(|source| RestrictError::Look { path: path(), source })?;
+        let meta = handle.as_fd().try_clone_to_owned().and_then(|fd| File::from(fd).metadata());
+        let meta = meta.map_err(|source| RestrictError::Look { path: path(), source })?;
         let legal = if meta.is_dir() { BitFlags::all() } else { AccessFs::from_file(NEWEST) };
         ruleset = ruleset.add_rule(PathBeneath::new(handle, rights(rule.access) & legal))?;
     }

@@ -2,10 +2,11 @@
 
 use std::path::PathBuf;
 
-use crate::commands::Failure;
+use crate::commands::{Failure, read_key};
 use crate::core::problem::ExitStatus;
 use crate::gateway::key::ApiKey;
 use crate::gateway::upstream::Upstream;
+use crate::host::owned;
 
 /// The model API that is the stand-in.
 const DEMO: &str = "demo";
@@ -36,10 +37,11 @@ pub(super) struct Model {
     pub(super) upstream: Upstream,
     /// Of the demo model, if that is it.
     pub(super) demo: Option<std::net::TcpListener>,
+    pub(super) key: Option<ApiKey>,
 }
 
-/// Finds it; the demo model begins to listen.
-pub(super) fn model(args: &ModelArgs) -> Result<Model, Failure> {
+/// Finds it and reads its key, if there is one; the demo model begins to listen.
+pub(super) fn open(args: &ModelArgs) -> Result<Model, Failure> {
     if args.model_api == DEMO {
         let listen = || {
             let listener = std::net::TcpListener::bind("127.0.0.1:0")?;
@@ -50,28 +52,22 @@ pub(super) fn model(args: &ModelArgs) -> Result<Model, Failure> {
         let (url, listener) = listen().map_err(failed)?;
         let upstream = Upstream::parse(&url);
         let upstream = upstream.map_err(|error| Failure::of(ExitStatus::Config, &error))?;
-        return Ok(Model { upstream, demo: Some(listener) });
+        return Ok(Model { upstream, demo: Some(listener), key: Some(ApiKey::for_demo()) });
     }
     let upstream = Upstream::parse(&args.model_api).map_err(|error| {
         let hint = "--model-api https://HOST, or `demo` for the built-in stand-in";
         Failure::of(ExitStatus::Usage, &error).hint(hint)
     })?;
-    Ok(Model { upstream, demo: None })
+    Ok(Model { upstream, demo: None, key: key(args)? })
 }
 
-/// The model's key, if there is one.
-pub(super) fn key(args: &ModelArgs) -> Result<Option<ApiKey>, Failure> {
-    if args.model_api == DEMO {
-        return Ok(Some(ApiKey::for_demo()));
-    }
+fn key(args: &ModelArgs) -> Result<Option<ApiKey>, Failure> {
     let credentials = std::env::var_os("CREDENTIALS_DIRECTORY").map(PathBuf::from);
-    let credential = credentials.as_ref().map(|dir| dir.join(CREDENTIAL)).filter(|p| p.exists());
+    let credential =
+        credentials.as_ref().map(|dir| dir.join(CREDENTIAL)).filter(|path| owned::exists(path));
     let Some(file) = args.api_key_file.clone().or(credential) else {
         return Ok(None);
     };
-    let key = ApiKey::read(&file, credentials.as_deref()).map_err(|error| {
-        let hint = "--api-key-file FILE: one line, mode 0600";
-        Failure::of(ExitStatus::Config, &error).hint(hint)
-    })?;
-    Ok(Some(key))
+    let hint = "--api-key-file FILE: one line, mode 0600";
+    read_key(&file, credentials.as_deref()).map(Some).map_err(|failure| failure.hint(hint))
 }

@@ -3,9 +3,7 @@
 //! They stand in a file that is the owner's alone. It is deleted once its text is saved, or was not
 //! changed; else it stays, and its owner is told where: what was written is not lost.
 
-use std::fs::{self, OpenOptions};
 use std::io::{IsTerminal, Write};
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use tokio::process::Command;
@@ -16,7 +14,9 @@ use super::super::client::Client;
 use super::super::{Ended, Failure};
 use crate::channels::users::Instructions;
 use crate::core::ids::UserName;
+use crate::core::limits::MIB;
 use crate::core::problem::ExitStatus;
+use crate::host::owned;
 
 /// What is tried when neither variable names an editor.
 const USUAL: &str = "if command -v editor >/dev/null; then editor \"$@\"; else vi \"$@\"; fi";
@@ -32,9 +32,9 @@ pub async fn edit(client: &Client, user: &UserName, at: &str) -> Ended {
     let editor = chosen()?;
     let file = write(user, &before)?;
     let ended = open(&editor, &file).await;
-    let after = fs::read(&file);
+    let after = owned::read(&file, MIB);
     if after.as_ref().is_ok_and(|text| text == before.as_bytes()) {
-        fs::remove_file(&file).ok();
+        owned::remove(&file).ok();
         ended?;
         eprintln!("nothing was changed");
         return Ok(ExitStatus::Ok);
@@ -46,12 +46,12 @@ pub async fn edit(client: &Client, user: &UserName, at: &str) -> Ended {
         failure.hint(hint)
     };
     ended.map_err(kept)?;
-    let instructions = after
-        .and_then(|text| String::from_utf8(text).map_err(std::io::Error::other))
-        .map_err(|error| kept(Failure::of(ExitStatus::Data, &error)))?;
+    let after = after.map_err(|error| kept(Failure::of(ExitStatus::Data, &error)))?;
+    let instructions = String::from_utf8(after);
+    let instructions = instructions.map_err(|error| kept(Failure::of(ExitStatus::Data, &error)))?;
     let saved = client.put(at, &Instructions { instructions }).await;
     saved.map_err(|miss| kept(miss.into()))?;
-    fs::remove_file(&file).ok();
+    owned::remove(&file).ok();
     eprintln!("saved; the next run of {user} is given it");
     Ok(ExitStatus::Ok)
 }
@@ -72,12 +72,12 @@ fn chosen() -> Result<String, Failure> {
 fn write(user: &UserName, text: &str) -> Result<PathBuf, Failure> {
     let name = format!("noclaw-{user}-{}.md", Uuid::new_v4().simple());
     let path = std::env::temp_dir().join(name);
-    let mut new = OpenOptions::new();
-    let written = new.write(true).create_new(true).mode(0o600).open(&path);
-    written.and_then(|mut file| file.write_all(text.as_bytes())).map_err(|error| {
-        let message = format!("cannot write {}: {error}", path.display());
-        Failure::new(ExitStatus::Failed, message).hint("TMPDIR names another place")
-    })?;
+    owned::make_new(&path).and_then(|mut file| file.write_all(text.as_bytes())).map_err(
+        |error| {
+            let message = format!("cannot write {}: {error}", path.display());
+            Failure::new(ExitStatus::Failed, message).hint("TMPDIR names another place")
+        },
+    )?;
     Ok(path)
 }
 

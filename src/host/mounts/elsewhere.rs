@@ -3,6 +3,8 @@
 
 use std::path::{Path, PathBuf};
 
+use crate::host::machine;
+
 /// A line of `/proc/self/mountinfo`, proc_pid_mountinfo(5).
 #[derive(Debug)]
 struct Mount {
@@ -21,7 +23,7 @@ pub struct Mounts(Vec<Mount>);
 impl Mounts {
     /// Reads them. Without `/proc` there are none.
     pub fn read() -> Self {
-        Self::parse(&std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default())
+        Self::parse(&machine::text("/proc/self/mountinfo"))
     }
 
     fn parse(text: &str) -> Self {

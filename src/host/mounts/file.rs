@@ -2,6 +2,8 @@
 //! owner's alone, under one name, in a folder that nobody else can write to. All of that is asked
 //! of the handle that is then read.
 
+#![expect(clippy::disallowed_methods, reason = "the owner's own folder, judged by its handle")]
+
 use std::fs::{File, Metadata};
 use std::io::Read;
 use std::os::unix::fs::MetadataExt;

@@ -2,6 +2,11 @@
 //! handle: as long as it is open, no other folder can have its device and inode, which the cell
 //! must find at its mount. And traces where a path leads, for those that must not be mounted.
 
+#![expect(
+    clippy::disallowed_methods,
+    reason = "folders are looked up step by step, by handle where they are mounted"
+)]
+
 use std::collections::VecDeque;
 use std::ffi::OsString;
 use std::fs;
@@ -15,6 +20,7 @@ use nix::sys::stat::{Mode, SFlag, fstat};
 
 use crate::core::mounts::{Identity, Way};
 use crate::core::plan::PlannedMount;
+use crate::host::tree;
 
 /// A place only: nothing is read, no pipe waits, no device is started.
 const PLACE: OFlag = OFlag::O_PATH.union(OFlag::O_CLOEXEC);
@@ -176,7 +182,7 @@ fn identity(handle: &OwnedFd, path: &Path) -> Result<(Identity, SFlag), OpenErro
     let failed = |errno: Errno| OpenError::Io { path: path.to_owned(), source: errno.into() };
     let stat = fstat(handle).map_err(failed)?;
     let kind = SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT;
-    Ok((Identity { device: stat.st_dev, inode: stat.st_ino }, kind))
+    Ok((tree::identity(&stat), kind))
 }
 
 fn text(path: &Path) -> Result<String, OpenError> {

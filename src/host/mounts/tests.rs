@@ -1,5 +1,7 @@
 //! The policy on real folders, in a home of a test's own; and races against it.
 
+#![expect(clippy::disallowed_methods, reason = "a test makes the files that it looks at")]
+
 use super::*;
 use crate::core::problem::chain;
 use std::fs::{self, Permissions};

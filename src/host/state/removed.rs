@@ -4,6 +4,9 @@
 //! A rename is one step: whoever is killed leaves the folder here or there, whole. Both directories
 //! are synced before anything relies on it, or a power cut could bring a folder back to life.
 
+#![expect(clippy::disallowed_methods, reason = "only the owner can write above a user's folder")]
+
+use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
@@ -94,11 +97,11 @@ impl State {
 /// # Errors
 /// When something in it cannot be deleted.
 pub fn delete(path: &Path) -> Result<(), TreeError> {
-    match fs::symlink_metadata(path) {
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
-        _ => Tree::open(path)?.remove()?,
-    };
-    Ok(())
+    let name = path.file_name().and_then(OsStr::to_str);
+    match (path.parent().map(Tree::find).transpose()?.flatten(), name) {
+        (Some(folder), Some(name)) => folder.remove(name),
+        _ => Ok(()),
+    }
 }
 
 #[cfg(test)]

@@ -1,30 +1,76 @@
-//! How much is in a tree, for whoever is asked whether it may be deleted. It changes nothing: a
-//! directory that an agent has closed stays closed.
+//! How much is in a tree, as du(1) tells it: blocks that are allocated, and a file with several
+//! names once.
+//!
+//! | what an agent may do | what happens |
+//! |---|---|
+//! | change the tree meanwhile | what has gone, or become something else, is left out |
+//! | link out of it, or mount | links are counted by themselves, mounts not at all |
+//! | nest without end, make names without end | it stops, and says so: [`Stop`] |
+//! | close directories | they are opened while they are counted, then closed again |
 //!
 //! Directories are opened by their path beneath a handle. Where that path becomes long, a new
 //! handle takes over, so that few are open whatever the depth.
 
+use std::cell::Cell;
+use std::collections::HashSet;
+use std::ffi::{CStr, CString};
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
+use std::time::Instant;
 
+use nix::dir::{Dir, Type};
 use nix::errno::Errno;
-use nix::fcntl::{AtFlags, OFlag};
-use nix::sys::stat::{SFlag, fstatat};
+use nix::fcntl::AtFlags;
+use nix::sys::stat::{FileStat, Mode, SFlag, fchmod, fstatat};
 
-use super::{Tree, TreeError, beneath, fail, list};
+use super::{LISTED, Tree, TreeError, beneath, enter, identity, listed};
+use crate::core::limits::TREE_DEPTH;
+use crate::core::mounts::Identity;
 
 /// Bytes of a path beneath a handle; the kernel takes 4096, and one name has up to 255.
-const LONG: usize = 2048;
+const LONG: usize = 3072;
+/// Directories in such a path: each is looked up again for each directory beneath it.
+const STEPS: usize = 64;
+/// Directories that are held open because their agent had closed them.
+const REOPENED: usize = 32;
+/// What the kernel counts blocks in, whatever the file system's own are.
+const BLOCK: u64 = 512;
 
 /// How much is in a tree.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Count {
-    /// Everything that is no directory. Links are counted, not followed.
+    /// Names of what is no directory. Links are counted, not followed.
     pub files: u64,
+    /// Directories, without the tree's own.
+    pub directories: u64,
     /// The sizes of the regular files.
     pub bytes: u64,
-    /// Directories that are closed even to their owner: what is in them is not counted.
+    /// Bytes that all of it takes of the disk.
+    pub allocated: u64,
+    /// Directories that are not the owner's to open: what is in them is not counted.
     pub closed: u64,
+    /// Why it was not counted to its end.
+    pub stop: Option<Stop>,
+}
+
+/// Why a count has stopped early: there is more than it tells.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stop {
+    /// As many files and directories were found as were to be counted.
+    Files,
+    /// It is nested deeper than [`TREE_DEPTH`], or has too many closed directories in each other.
+    Depth,
+    /// It took too long.
+    Time,
+}
+
+/// How far a count goes.
+#[derive(Debug, Clone, Copy)]
+pub struct Bound {
+    /// Files and directories.
+    pub files: u64,
+    /// Until when.
+    pub until: Instant,
 }
 
 impl Tree {
@@ -32,104 +78,302 @@ impl Tree {
     ///
     /// # Errors
     /// The kernel's.
-    pub fn count(&self) -> Result<Count, TreeError> {
-        count(&self.handle).map_err(|errno| fail("count", &self.path, errno.into()))
+    pub fn count(&self, bound: Bound) -> Result<Count, TreeError> {
+        let count = Walk::new(bound).walk(&self.handle);
+        count.map_err(|errno| self.failed("count", errno))
     }
+}
+
+/// A handle that paths begin at. One that an agent had closed is closed again with its last use.
+struct Place {
+    handle: OwnedFd,
+    closed: Option<(Mode, Rc<Cell<usize>>)>,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        if let Some((mode, reopened)) = &self.closed {
+            // Of the agent's own directories; if this fails, one more of them is open to it.
+            fchmod(&self.handle, *mode).ok();
+            reopened.set(reopened.get().saturating_sub(1));
+        }
+    }
+}
+
+/// A directory that was looked at.
+struct Parent {
+    place: Rc<Place>,
+    // From there to the directory.
+    path: Vec<u8>,
+    steps: usize,
+    depth: usize,
 }
 
 /// A directory that is still to be looked at.
 struct Left {
-    beneath: Rc<OwnedFd>,
-    path: Vec<u8>,
+    parent: Rc<Parent>,
+    name: CString,
 }
 
-fn count(top: &OwnedFd) -> Result<Count, Errno> {
-    let mut found = Count::default();
-    let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
-    let top = Rc::new(beneath(top, ".", flags)?);
-    let mut all = vec![Left { beneath: top, path: b".".to_vec() }];
-    while let Some(Left { beneath: handle, path }) = all.pop() {
-        let look = || {
-            let directory = beneath(&*handle, path.as_slice(), flags)?;
-            let names = list(&directory)?;
-            Ok((directory, names))
-        };
-        let (directory, names) = match look() {
-            Ok(opened) => opened,
-            Err(Errno::EACCES) => {
-                found.closed += 1;
-                continue;
+impl Left {
+    fn path(&self) -> Vec<u8> {
+        match self.parent.path.is_empty() {
+            true => self.name.as_bytes().to_vec(),
+            false => [&self.parent.path, self.name.as_bytes()].join(&b'/'),
+        }
+    }
+}
+
+struct Walk {
+    bound: Bound,
+    found: Count,
+    // Files with several names, that were counted by one of them.
+    linked: HashSet<Identity>,
+    reopened: Rc<Cell<usize>>,
+    left: Vec<Left>,
+}
+
+impl Walk {
+    fn new(bound: Bound) -> Self {
+        let (found, linked) = (Count::default(), HashSet::new());
+        Self { bound, found, linked, reopened: Rc::default(), left: Vec::new() }
+    }
+
+    fn walk(mut self, top: &OwnedFd) -> Result<Count, Errno> {
+        let (handle, before) = listed(top, Mode::S_IRUSR | Mode::S_IXUSR)?;
+        self.found.allocated = allocated(&before);
+        let top = Rc::new(self.place(handle, &before));
+        self.list(&Rc::new(Parent { place: top, path: Vec::new(), steps: 0, depth: 0 }), None)?;
+        while let Some(next) = self.left.pop() {
+            if self.found.stop.is_none() && Instant::now() > self.bound.until {
+                self.found.stop = Some(Stop::Time);
             }
-            // It has gone, or become something else, since it was listed.
-            Err(Errno::ENOENT | Errno::ENOTDIR | Errno::ELOOP) => continue,
+            if matches!(self.found.stop, Some(Stop::Files | Stop::Time)) {
+                break;
+            }
+            self.look(&next)?;
+        }
+        Ok(self.found)
+    }
+
+    fn place(&self, handle: OwnedFd, before: &FileStat) -> Place {
+        let mode = Mode::from_bits_truncate(before.st_mode);
+        let closed = !mode.contains(Mode::S_IRUSR | Mode::S_IXUSR);
+        if closed {
+            self.reopened.set(self.reopened.get() + 1);
+        }
+        Place { handle, closed: closed.then(|| (mode, Rc::clone(&self.reopened))) }
+    }
+
+    fn look(&mut self, left: &Left) -> Result<(), Errno> {
+        let (parent, path) = (&left.parent, left.path());
+        if parent.depth >= TREE_DEPTH || self.reopened.get() >= REOPENED {
+            self.found.stop = Some(Stop::Depth);
+            return Ok(());
+        }
+        let needed = Mode::S_IRUSR | Mode::S_IXUSR;
+        let (handle, before) = match enter(&parent.place.handle, path.as_slice(), needed) {
+            Ok(opened) => opened,
+            Err(Errno::EACCES | Errno::EPERM) => {
+                self.found.closed += 1;
+                return Ok(());
+            }
+            // It has gone, or become something else, or something of the owner's is mounted there.
+            Err(Errno::ENOENT | Errno::ENOTDIR | Errno::ELOOP | Errno::EXDEV) => return Ok(()),
             Err(errno) => return Err(errno),
         };
-        for (name, _) in names.iter().filter(|(_, is_directory)| !is_directory) {
-            found.files += 1;
-            let stat = fstatat(&directory, name.as_c_str(), AtFlags::AT_SYMLINK_NOFOLLOW);
-            let regular = stat
-                .ok()
-                .filter(|stat| stat.st_mode & SFlag::S_IFMT.bits() == SFlag::S_IFREG.bits());
-            found.bytes += regular.and_then(|stat| u64::try_from(stat.st_size).ok()).unwrap_or(0);
+        self.found.allocated = self.found.allocated.saturating_add(allocated(&before));
+        let depth = parent.depth + 1;
+        let place = self.place(handle, &before);
+        let long = path.len() > LONG || parent.steps + 1 >= STEPS;
+        if long || place.closed.is_some() {
+            let place = Rc::new(place);
+            return self.list(&Rc::new(Parent { place, path: Vec::new(), steps: 0, depth }), None);
         }
-        let (handle, path) = match path.len() > LONG {
-            true => (Rc::new(directory), b".".to_vec()),
-            false => (handle, path),
-        };
-        all.extend(names.iter().filter(|(_, is_directory)| *is_directory).map(|(name, _)| Left {
-            beneath: Rc::clone(&handle),
-            path: [path.as_slice(), name.to_bytes()].join(&b'/'),
-        }));
+        let steps = parent.steps + 1;
+        let beneath = Rc::new(Parent { place: Rc::clone(&parent.place), path, steps, depth });
+        self.list(&beneath, Some(&place.handle))
     }
-    Ok(found)
+
+    /// Counts the names in a directory; those of directories are looked at later. `own` is its
+    /// handle, if its place is not.
+    fn list(&mut self, parent: &Rc<Parent>, own: Option<&OwnedFd>) -> Result<(), Errno> {
+        let directory = own.unwrap_or(&parent.place.handle);
+        let mut names = Dir::from_fd(beneath(directory, ".", LISTED)?)?;
+        for entry in names.iter() {
+            let entry = entry?;
+            let name = entry.file_name();
+            if name == c"." || name == c".." {
+                continue;
+            }
+            if self.found.files + self.found.directories >= self.bound.files {
+                self.found.stop = Some(Stop::Files);
+                return Ok(());
+            }
+            if entry.file_type() == Some(Type::Directory) || !self.file(directory, name) {
+                self.found.directories += 1;
+                self.left.push(Left { parent: Rc::clone(parent), name: name.to_owned() });
+            }
+        }
+        Ok(())
+    }
+
+    /// Counts what is no directory; `false` for what is one.
+    fn file(&mut self, directory: &OwnedFd, name: &CStr) -> bool {
+        let stat = fstatat(directory, name, AtFlags::AT_SYMLINK_NOFOLLOW).ok();
+        let kind = stat.map(|stat| SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT);
+        if kind == Some(SFlag::S_IFDIR) {
+            return false;
+        }
+        self.found.files += 1;
+        if let Some(stat) = stat
+            && (stat.st_nlink < 2 || self.linked.insert(identity(&stat)))
+        {
+            self.found.allocated = self.found.allocated.saturating_add(allocated(&stat));
+            if kind == Some(SFlag::S_IFREG) {
+                let size = u64::try_from(stat.st_size).unwrap_or(0);
+                self.found.bytes = self.found.bytes.saturating_add(size);
+            }
+        }
+        true
+    }
+}
+
+fn allocated(stat: &FileStat) -> u64 {
+    u64::try_from(stat.st_blocks).unwrap_or(0).saturating_mul(BLOCK)
 }
 
 #[cfg(test)]
 mod tests {
+    #![expect(clippy::disallowed_methods, reason = "a test makes the files that it looks at")]
+
     use super::*;
-    use std::fs::{self, Permissions};
-    use std::os::unix::fs::{PermissionsExt, symlink};
+    use std::fs::{self, File, Permissions};
+    use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+    use std::path::Path;
+    use std::time::Duration;
+
+    use nix::fcntl::{OFlag, openat};
 
     type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
+
+    fn bound(files: u64) -> Bound {
+        Bound { files, until: Instant::now() + Duration::from_secs(60) }
+    }
+
+    fn count(path: &Path) -> Result<Count> {
+        Ok(Tree::open(path)?.count(bound(u64::MAX))?)
+    }
 
     #[test]
     fn what_is_there_is_counted_and_links_are_not_followed() -> Result<()> {
         let outside = tempfile::tempdir()?;
-        fs::write(outside.path().join("precious"), "x".repeat(1000))?;
+        fs::write(outside.path().join("precious"), "x".repeat(1_000_000))?;
         let directory = tempfile::tempdir()?;
         let path = directory.path();
         fs::create_dir_all(path.join("a/b"))?;
         fs::write(path.join("a/b/five"), "12345")?;
         fs::write(path.join("three"), "123")?;
+        fs::hard_link(path.join("three"), path.join("a/again"))?;
+        File::create(path.join("sparse"))?.set_len(1 << 40)?;
         symlink(outside.path(), path.join("way-out"))?;
         symlink(outside.path().join("precious"), path.join("a/way-out"))?;
-        fs::create_dir(path.join("closed"))?;
-        fs::write(path.join("closed/unseen"), "123")?;
-        fs::set_permissions(path.join("closed"), Permissions::from_mode(0o000))?;
-        let counted = Tree::open(path)?.count()?;
-        // For root nothing is closed.
-        let root = nix::unistd::geteuid().is_root();
-        let (files, bytes, closed) = if root { (5, 11, 0) } else { (4, 8, 1) };
-        assert_eq!(counted, Count { files, bytes, closed });
-        fs::set_permissions(path.join("closed"), Permissions::from_mode(0o700))?;
+        nix::unistd::mkfifo(&path.join("fifo"), Mode::S_IRWXU)?;
+        let counted = count(path)?;
+        assert_eq!((counted.files, counted.directories), (7, 2));
+        assert_eq!((counted.bytes, counted.closed, counted.stop), ((1 << 40) + 8, 0, None));
+        let blocks = |name: &str| Ok(fs::symlink_metadata(path.join(name))?.blocks() * 512);
+        let all = ["", "a", "a/b", "a/b/five", "three", "sparse", "way-out", "a/way-out", "fifo"];
+        let all = all.into_iter().map(blocks).sum::<std::io::Result<u64>>()?;
+        assert_eq!(counted.allocated, all, "a file with two names is counted once");
         Ok(())
     }
 
     #[test]
-    fn a_tree_of_any_depth_is_counted() -> Result<()> {
+    fn closed_directories_are_counted_and_closed_again() -> Result<()> {
         let directory = tempfile::tempdir()?;
-        let mut handle = OwnedFd::from(fs::File::open(directory.path())?);
-        let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY;
-        let name = "d".repeat(100);
-        for _ in 0..1000 {
-            let mode = nix::sys::stat::Mode::S_IRWXU;
-            nix::sys::stat::mkdirat(&handle, name.as_str(), mode)?;
-            handle = nix::fcntl::openat(&handle, name.as_str(), flags, mode)?;
+        let path = directory.path();
+        let close =
+            |name: &str, mode| fs::set_permissions(path.join(name), Permissions::from_mode(mode));
+        fs::create_dir_all(path.join("a/b/c"))?;
+        for file in ["a/1", "a/b/2", "a/b/c/3"] {
+            fs::write(path.join(file), "x")?;
         }
-        nix::sys::stat::mknodat(&handle, "deep", SFlag::S_IFREG, super::super::Mode::S_IRWXU, 0)?;
+        let closed = [("a/b/c", 0o400), ("a/b", 0o100), ("a", 0o000), ("", 0o000)];
+        for (name, mode) in closed {
+            close(name, mode)?;
+        }
+        let counted = count(path)?;
+        assert_eq!((counted.files, counted.directories, counted.closed), (3, 3, 0));
+        for (name, mode) in closed.into_iter().rev() {
+            assert_eq!(fs::metadata(path.join(name))?.mode() & 0o777, mode, "{name}");
+            close(name, 0o700)?;
+        }
+        Ok(())
+    }
+
+    /// A chain of directories beneath `top`.
+    fn nest(top: &Path, name: &str, depth: usize) -> Result<OwnedFd> {
+        let mut handle = OwnedFd::from(File::open(top)?);
+        let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY;
+        for _ in 0..depth {
+            nix::sys::stat::mkdirat(&handle, name, Mode::S_IRWXU)?;
+            handle = openat(&handle, name, flags, Mode::S_IRWXU)?;
+        }
+        Ok(handle)
+    }
+
+    #[test]
+    fn a_tree_is_counted_to_its_depth_with_few_handles() -> Result<()> {
+        for name in ["d".to_owned(), "d".repeat(255)] {
+            let directory = tempfile::tempdir()?;
+            let deep = nest(directory.path(), &name, TREE_DEPTH)?;
+            nix::sys::stat::mknodat(&deep, "deep", SFlag::S_IFREG, Mode::S_IRWXU, 0)?;
+            let counted = count(directory.path())?;
+            assert_eq!((counted.files, counted.stop), (1, None));
+            nix::sys::stat::mkdirat(&deep, "deeper", Mode::S_IRWXU)?;
+            assert_eq!(count(directory.path())?.stop, Some(Stop::Depth));
+            Tree::open(directory.path())?.keep_only(&[])?;
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn closed_directories_in_each_other_are_followed_so_far_only() -> Result<()> {
+        // One that has others beside it is held open until those have been looked at.
+        for (beside, stop) in [(0, None), (9, Some(Stop::Depth))] {
+            let directory = tempfile::tempdir()?;
+            let mut chain = vec![OwnedFd::from(File::open(directory.path())?)];
+            for depth in 0..3 * REOPENED {
+                let above = chain.get(depth).ok_or("no directory")?;
+                for name in (0..=beside).map(|number| number.to_string()) {
+                    nix::sys::stat::mkdirat(above, name.as_str(), Mode::S_IRWXU)?;
+                }
+                chain.push(openat(above, "0", LISTED, Mode::empty())?);
+            }
+            for handle in chain.iter().rev() {
+                fchmod(handle, Mode::empty())?;
+            }
+            assert_eq!(count(directory.path())?.stop, stop, "{beside} beside");
+            Tree::open(directory.path())?.keep_only(&[])?;
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn a_count_ends_at_its_bound_however_much_there_is() -> Result<()> {
+        let directory = tempfile::tempdir()?;
+        for number in 0..100 {
+            File::create(directory.path().join(number.to_string()))?;
+        }
         let tree = Tree::open(directory.path())?;
-        assert_eq!(tree.count()?.files, 1);
-        tree.keep_only(&[])?;
+        let counted = tree.count(bound(100))?;
+        assert_eq!((counted.files, counted.stop), (100, None));
+        let counted = tree.count(bound(99))?;
+        assert_eq!((counted.files, counted.stop), (99, Some(Stop::Files)));
+        fs::create_dir(directory.path().join("d"))?;
+        let late = Bound { until: Instant::now() - Duration::from_secs(1), ..bound(1000) };
+        assert_eq!(tree.count(late)?.stop, Some(Stop::Time));
         Ok(())
     }
 }

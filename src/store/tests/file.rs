@@ -1,5 +1,7 @@
 //! The file: who may read it, what is refused unread or unwritten, which pragmas hold.
 
+#![expect(clippy::disallowed_methods, reason = "a test looks at the store's own files")]
+
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;

@@ -1,5 +1,7 @@
 //! The writer: groups, what one failure does to the others, a full disk, a sudden death.
 
+#![expect(clippy::disallowed_methods, reason = "a test looks at the store's own files")]
+
 use std::env;
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Command, Stdio};

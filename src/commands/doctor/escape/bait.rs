@@ -16,19 +16,18 @@ use super::Probed;
 use crate::cell::door::Model;
 use crate::cell::start::{Session, StartLine};
 use crate::cell::{Cells, TRANSCRIPTS, WORKSPACE, image};
-use crate::commands::Failure;
+use crate::commands::{Failure, read_key};
 use crate::core::ids::RunId;
 use crate::core::limits::{CELL_FSIZE, CELL_NOFILE, Limits};
 use crate::core::money::{Meter, Prices};
 use crate::core::plan::CellPlan;
 use crate::core::problem::{ExitStatus, chain};
-use crate::gateway::key::ApiKey;
 use crate::gateway::upstream::Upstream;
 use crate::gateway::{Gateway, Hooks, RunGateway, RunLimits, demo};
 use crate::host::mounts::open::Opened;
 use crate::host::state::State;
 use crate::host::tree::Tree;
-use crate::host::{machine, paths, points};
+use crate::host::{machine, owned, paths, points};
 
 /// The probes, in the order in which they are one program.
 const PROBES: [&str; 7] = [
@@ -79,7 +78,7 @@ impl Bait {
 
         let key = format!("sk-canary-{}", Uuid::new_v4().simple());
         let file = state.place("key", &format!("{key}\n")).map_err(|error| config(&error))?;
-        let secret = ApiKey::read(&file, None).map_err(|error| config(&error))?;
+        let secret = read_key(&file, None)?;
         let failed = |error: std::io::Error| Failure::of(ExitStatus::Unavailable, &error);
         let demo = TcpListener::bind("127.0.0.1:0").await.map_err(failed)?;
         let url = format!("http://{}", demo.local_addr().map_err(failed)?);
@@ -134,7 +133,7 @@ impl Bait {
             .map_err(|error| config(&error))?;
         let transcripts = self.state.transcripts(&user, 1).map_err(state)?;
         let neighbour = self.state.workspace(&other).map_err(state)?;
-        let launcher = std::fs::canonicalize(&args.launcher).map_err(|error| {
+        let launcher = owned::resolved(&args.launcher).map_err(|error| {
             Failure::new(ExitStatus::Config, format!("{}: {error}", args.launcher.display()))
                 .hint("install noclaw-cell, or name it: --launcher PATH")
         })?;
