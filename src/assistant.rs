@@ -14,6 +14,7 @@ mod listen;
 mod memory;
 pub mod people;
 mod prepare;
+mod quota;
 pub mod ready;
 mod trouble;
 

@@ -167,6 +167,7 @@ impl Assistant {
         self.insist("a container's absence", || self.store.gone(run.run, now())).await;
         self.running.lock().await.remove(&run.run);
         self.wake.notify_one();
+        self.record_space(run).await;
     }
 
     /// Has a run wait again whose agent refused the conversation's transcript. It is let go before

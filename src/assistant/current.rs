@@ -13,6 +13,7 @@ use super::Assistant;
 use super::after::AGAIN;
 use super::events::{Event, Log};
 use super::memory::Attachments;
+use super::quota::Disk;
 use super::trouble::Trouble;
 use crate::core::ids::RunId;
 use crate::core::limits::INTERRUPT_TIME;
@@ -72,20 +73,22 @@ impl Assistant {
         running.insert(run.run, cancel.clone());
         let watch = Arc::new(Stopwatch::default());
         let most = self.settings.limits.run_timeout;
-        let leash = Leash { cancel, most, start: Instant::now(), heard: AtomicBool::new(false) };
+        let (start, heard) = (Instant::now(), AtomicBool::new(false));
+        let leash = Leash { cancel, most, start, heard, disk: self.disk(&run) };
         let attachments = self.attachments(&run);
         let model = self.model(&run, &watch, &attachments);
         Current { run, model, attachments, log, watch, leash }
     }
 }
 
-/// What may end a run from outside: its time, or somebody's word.
+/// What may end a run from outside: its time, somebody's word, or a full disk.
 pub(super) struct Leash {
     cancel: CancellationToken,
     start: Instant,
     most: Duration,
     // The agent listens, so it is asked to stop before its cell is taken away.
     heard: AtomicBool,
+    disk: Disk,
 }
 
 impl Leash {
@@ -102,9 +105,13 @@ impl Leash {
         }
     }
 
-    /// Waits until the run must end, and the agent has had its time to stop by itself.
+    /// Waits until the run must end, and the agent has had its time to stop by itself. What fills
+    /// the disk has no time.
     pub(super) async fn snapped(&self) -> Trouble {
-        let trouble = self.pulled().await;
+        let trouble = tokio::select! {
+            trouble = self.pulled() => trouble,
+            full = self.disk.full() => return full.into(),
+        };
         if self.heard.load(Ordering::Relaxed) {
             sleep(INTERRUPT_TIME * 2).await;
         }

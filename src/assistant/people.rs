@@ -14,14 +14,14 @@ use std::time::{Duration, Instant};
 
 use super::Assistant;
 use crate::core::ids::UserName;
-use crate::core::limits::{CELL_END, COUNT_FILES, COUNT_TIME};
+use crate::core::limits::CELL_END;
 use crate::core::problem::chain;
 use crate::host::machine::now;
 use crate::host::points;
 use crate::host::state::StateError;
 use crate::host::state::removed::{self, Aside};
-use crate::host::tree::count::{Bound, Count};
-use crate::host::tree::{Tree, TreeError};
+use crate::host::tree::TreeError;
+use crate::host::tree::count::Count;
 use crate::store::error::{Error, NotRemoved};
 use crate::store::removal::RemovedRows;
 use crate::store::users::NewUser;
@@ -148,18 +148,6 @@ impl Assistant {
         }
     }
 
-    /// Counts what is in a user's workspace.
-    ///
-    /// # Errors
-    /// When it cannot be read.
-    pub async fn count_workspace(&self, user: &UserName) -> Result<Count, PeopleError> {
-        let bound = Bound { files: COUNT_FILES, until: Instant::now() + COUNT_TIME };
-        on_disk(self.state.workspace_path(user), move |path| {
-            Tree::find(&path)?.map_or_else(|| Ok(Count::default()), |tree| tree.count(bound))
-        })
-        .await
-    }
-
     /// At the start, before anything is claimed or accepted: the owner's own user exists, and
     /// removals that were interrupted are undone or completed. What cannot be settled stays aside.
     pub async fn settle_people(&self) {
@@ -192,7 +180,7 @@ impl Assistant {
 }
 
 /// A workspace may hold a great deal: no worker waits for its disk.
-async fn on_disk<T: Send + 'static>(
+pub(super) async fn on_disk<T: Send + 'static>(
     path: PathBuf,
     work: impl FnOnce(PathBuf) -> Result<T, TreeError> + Send + 'static,
 ) -> Result<T, PeopleError> {

@@ -20,11 +20,14 @@ use crate::cell::door::Model;
 use crate::cell::start::{Session, StartLine};
 use crate::cell::{TRANSCRIPTS, WORKSPACE};
 use crate::core::ids::UserName;
-use crate::core::limits::{INSTRUCTIONS_BYTES, Limits, MESSAGES_PER_RUN, REPLY_BYTES};
+use crate::core::limits::{
+    INSTRUCTIONS_BYTES, Limits, MESSAGES_PER_RUN, QUOTA_NOTICE_PERCENT, REPLY_BYTES,
+};
 use crate::core::message::{Shown, turn};
 use crate::core::money::{Meter, Prices};
 use crate::core::plan::{CellPlan, Controller};
 use crate::core::problem::chain;
+use crate::core::quota::Space;
 use crate::core::run::Memory;
 use crate::core::timeline::Step;
 use crate::gateway::{Hooks, RunGateway, RunLimits};
@@ -86,6 +89,8 @@ pub(super) struct Prepared {
     pub(super) resumes: bool,
     messages: Vec<Shown>,
     zone: TimeZone,
+    // What the workspace takes, and may take, if that is worth a word.
+    nearly_full: Option<(Space, Space)>,
     // The conversation's transcript is lost: the agent remembers nothing of it.
     lost: bool,
     // What is mounted stays open until the run is over: nothing else can have its inode meanwhile.
@@ -93,9 +98,10 @@ pub(super) struct Prepared {
 }
 
 impl Prepared {
-    /// The user's turn: the time as it is now, and all waiting messages.
+    /// The user's turn: the time as it is now, and all waiting messages. The agent is told when its
+    /// workspace is nearly full.
     pub(super) fn turn(&self) -> Vec<Value> {
-        turn(&self.messages, &Timestamp::now().to_zoned(self.zone.clone()))
+        turn(&self.messages, &Timestamp::now().to_zoned(self.zone.clone()), self.nearly_full)
     }
 
     /// The reply as it is kept.
@@ -203,6 +209,10 @@ impl Assistant {
             resumes: head.is_some(),
             messages: run.messages.clone(),
             zone,
+            nearly_full: run
+                .workspace
+                .map(|used| (used, limits.workspace))
+                .filter(|(used, quota)| quota.percent(*used) >= QUOTA_NOTICE_PERCENT),
             lost: run.memory == Memory::Refused
                 || (continues && run.head.is_some() && head.is_none()),
             _opened: (folders, [launcher, workspace, transcripts]),

@@ -1,6 +1,7 @@
-//! Readiness: Podman, its storage, the limits it can enforce, the image, the key. Asked before a
-//! message is accepted and when its cell is made, never by liveness.
+//! Readiness: Podman, its storage, the limits it can enforce, the image, the key, room on the disk.
+//! Asked before a message is accepted and when its cell is made, never by liveness.
 
+use std::path::PathBuf;
 use std::sync::Mutex;
 use std::sync::PoisonError;
 use std::time::{Duration, Instant};
@@ -10,6 +11,8 @@ use crate::cell::engine::Info;
 use crate::cell::image::{self, AgentImage};
 use crate::core::plan::Controller;
 use crate::core::problem::{Problem, ProblemKind, chain};
+use crate::core::quota;
+use crate::host::owned;
 
 /// How long a good answer holds: Podman is not asked for each of many messages at once.
 const FRESH: Duration = Duration::from_secs(1);
@@ -25,19 +28,40 @@ pub struct Ready {
     pub podman: Info,
 }
 
+/// What Podman says of itself.
+///
+/// # Errors
+/// When it does not answer.
+pub async fn podman(cells: &Cells) -> Result<Info, Problem> {
+    within_patience(info(cells)).await
+}
+
+async fn info(cells: &Cells) -> Result<Info, Problem> {
+    cells.engine().info().await.map_err(|error| no_podman(chain(&error)))
+}
+
 /// Finds out whether a message can be answered.
 #[derive(Debug)]
 pub struct Readiness {
     cells: Cells,
     accept_without: Vec<Controller>,
     has_model: bool,
+    state: PathBuf,
+    disk_free: u64,
     last: Mutex<Option<(Instant, Ready)>>,
 }
 
 impl Readiness {
-    /// Asks this Podman. `has_model`: a key, or an upstream that needs none.
-    pub const fn new(cells: Cells, accept_without: Vec<Controller>, has_model: bool) -> Self {
-        Self { cells, accept_without, has_model, last: Mutex::new(None) }
+    /// Asks this Podman. `has_model`: a key, or an upstream that needs none. `disk_free`: bytes
+    /// that must be free where the state directory is.
+    pub const fn new(
+        cells: Cells,
+        accept_without: Vec<Controller>,
+        has_model: bool,
+        state: PathBuf,
+        disk_free: u64,
+    ) -> Self {
+        Self { cells, accept_without, has_model, state, disk_free, last: Mutex::new(None) }
     }
 
     /// Whether a message can be answered now.
@@ -45,6 +69,8 @@ impl Readiness {
     /// # Errors
     /// The first thing that is missing, with a hint.
     pub async fn check(&self) -> Result<Ready, Problem> {
+        // It changes from moment to moment, and costs nothing to ask.
+        self.room()?;
         let last = self.last.lock().unwrap_or_else(PoisonError::into_inner).clone();
         if let Some((at, ready)) = &last
             && at.elapsed() < FRESH
@@ -67,12 +93,18 @@ impl Readiness {
         let known = self.last.lock().unwrap_or_else(PoisonError::into_inner).clone();
         match known {
             Some((_, ready)) => Ok(ready.podman),
-            None => within_patience(self.info()).await,
+            None => podman(&self.cells).await,
         }
     }
 
-    async fn info(&self) -> Result<Info, Problem> {
-        self.cells.engine().info().await.map_err(|error| no_podman(chain(&error)))
+    fn room(&self) -> Result<(), Problem> {
+        let unknown = |error: std::io::Error| {
+            let detail = format!("nobody knows what is free at {}: {error}", self.state.display());
+            Problem::new(ProblemKind::Internal, detail)
+        };
+        let free = owned::free(&self.state).map_err(unknown)?;
+        quota::enough(free, self.disk_free)
+            .map_err(|low| Problem::new(ProblemKind::StorageFull, &low).hint(quota::MAKE_ROOM))
     }
 
     async fn ask(&self, known: Option<Info>) -> Result<Ready, Problem> {
@@ -83,7 +115,7 @@ impl Readiness {
         }
         let podman = match known {
             Some(info) => info,
-            None => self.info().await?,
+            None => info(&self.cells).await?,
         };
         self.judge(&podman)?;
         let image = image::current(self.cells.podman()).await;

@@ -12,7 +12,8 @@ use crate::cell::stream_json::TurnResult;
 use crate::core::limits::PREFLIGHT_TIME;
 use crate::core::money::Usage;
 use crate::core::preflight::Shortfall;
-use crate::core::problem::{Problem, chain};
+use crate::core::problem::{Problem, ProblemKind, chain};
+use crate::core::quota::Exceeded;
 use crate::core::run::{FailureKind, Outcome};
 use crate::gateway::RunGateway;
 use crate::gateway::error::ModelError;
@@ -57,6 +58,8 @@ pub(super) enum Trouble {
     Silence(Duration),
     #[error("the run took longer than {} s", .0.as_secs())]
     RunTime(Duration),
+    #[error(transparent)]
+    Quota(#[from] Exceeded),
     #[error("somebody cancelled the run")]
     Cancelled,
 }
@@ -103,6 +106,10 @@ impl Trouble {
             Self::Silence(_) | Self::RunTime(_) => {
                 let why = model.map(|error| format!("; {error}")).unwrap_or_default();
                 return Outcome::TimedOut { detail: detail + &why };
+            }
+            Self::Quota(_) => FailureKind::Quota,
+            Self::NotReady(problem) if problem.kind == ProblemKind::StorageFull => {
+                FailureKind::Quota
             }
             Self::NotReady(_) | Self::Cell(_) => FailureKind::Podman,
             Self::Store(_) | Self::State(_) | Self::Tree(_) | Self::Open(_) => {

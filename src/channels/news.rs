@@ -8,7 +8,9 @@ use serde::{Deserialize, Serialize};
 use super::who::Speaker;
 use super::{Routes, fault, owner_only};
 use crate::core::ids::{RunId, UserName};
+use crate::core::limits::QUOTA_NOTICE_PERCENT;
 use crate::core::problem::{Problem, ProblemKind};
+use crate::core::quota::Space;
 use crate::core::run::RunState;
 use crate::host::machine::now;
 use crate::http::body;
@@ -44,6 +46,20 @@ pub struct NewsView {
     pub spent_today_usd: f64,
     /// Users that are new.
     pub new_users: Vec<UserName>,
+    /// Users whose workspace is nearly full now.
+    #[serde(default)]
+    pub nearly_full: Vec<FullView>,
+}
+
+/// A user whose workspace is nearly full.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct FullView {
+    /// Whose it is.
+    pub user: UserName,
+    /// What it took when it was last counted.
+    pub used: Space,
+    /// What it may take.
+    pub quota: Space,
 }
 
 /// A run, in a line.
@@ -73,9 +89,11 @@ pub struct SeenBody {
 /// Tells what happened since the owner last looked.
 pub(super) async fn show(routes: &Routes, speaker: &Speaker) -> Result<Response<Body>, Problem> {
     owner_only(speaker)?;
-    let owner = &routes.assistant.settings.owner;
-    let news = routes.store().news(owner, now()).await.map_err(|e| fault(&e))?;
-    Ok(reply::json(200, &NewsView::of(news)))
+    let settings = &routes.assistant.settings;
+    let quota = settings.limits.workspace;
+    let notice = quota.part(QUOTA_NOTICE_PERCENT);
+    let news = routes.store().news(&settings.owner, notice, now()).await;
+    Ok(reply::json(200, &NewsView::of(news.map_err(|e| fault(&e))?, quota)))
 }
 
 /// Writes that the owner has looked.
@@ -96,7 +114,7 @@ pub(super) async fn seen(
 }
 
 impl NewsView {
-    fn of(news: News) -> Self {
+    fn of(news: News, quota: Space) -> Self {
         #[expect(clippy::cast_precision_loss, reason = "millionths of dollars are below 2^52")]
         let dollars = |microusd: u64| microusd as f64 / 1e6;
         Self {
@@ -113,6 +131,11 @@ impl NewsView {
             spent_usd: dollars(news.spent_since),
             spent_today_usd: dollars(news.spent_today),
             new_users: news.users,
+            nearly_full: news
+                .nearly_full
+                .into_iter()
+                .map(|(user, used)| FullView { user, used, quota })
+                .collect(),
         }
     }
 }

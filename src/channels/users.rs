@@ -13,6 +13,7 @@ use crate::assistant::people::{PeopleError, Removed};
 use crate::core::ids::UserName;
 use crate::core::limits::INSTRUCTIONS_BYTES;
 use crate::core::problem::{Problem, ProblemKind, chain};
+use crate::core::quota::Space;
 use crate::host::machine::now;
 use crate::host::tree::count::Count;
 use crate::http::body;
@@ -78,6 +79,11 @@ pub struct UserView {
     pub tokens: u64,
     /// Where its workspace is.
     pub workspace: String,
+    /// What its workspace may take of the disk.
+    pub quota: Space,
+    /// What it took when it was last counted, at the end of a run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub used: Option<Space>,
     /// What is in the workspace; only where one user is asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub files: Option<FilesView>,
@@ -90,6 +96,8 @@ pub struct FilesView {
     pub files: u64,
     /// The files' sizes.
     pub bytes: u64,
+    /// What it takes of the disk, directories included: what the quota counts.
+    pub space: Space,
     /// Directories that cannot be looked into.
     pub closed: u64,
     /// Whether there is more than was counted.
@@ -278,7 +286,7 @@ fn known(zone: &str) -> Result<String, Problem> {
 }
 
 fn view(routes: &Routes, overview: UserOverview) -> UserView {
-    let UserOverview { user, conversations, messages, runs, tokens } = overview;
+    let UserOverview { user, conversations, messages, runs, tokens, workspace: used } = overview;
     let workspace = routes.assistant.state.workspace_path(&user.name);
     UserView {
         owner: user.name == routes.assistant.settings.owner,
@@ -290,13 +298,16 @@ fn view(routes: &Routes, overview: UserOverview) -> UserView {
         messages,
         runs,
         tokens,
+        quota: routes.assistant.settings.limits.workspace,
+        used,
         files: None,
     }
 }
 
 impl From<Count> for FilesView {
-    fn from(Count { files, bytes, closed, stop, .. }: Count) -> Self {
-        Self { files, bytes, closed, more: stop.is_some() }
+    fn from(count: Count) -> Self {
+        let Count { files, bytes, closed, stop, .. } = count;
+        Self { files, bytes, space: count.space(), closed, more: stop.is_some() }
     }
 }
 

@@ -6,6 +6,7 @@ use serde_json::Value;
 
 use crate::core::ids::{ConversationName, RunId, UserName};
 use crate::core::money::Usage;
+use crate::core::quota::Space;
 use crate::core::run::RunState;
 use crate::core::timeline::{Step, Timeline};
 use crate::store::record::RunRecord;
@@ -43,6 +44,9 @@ pub struct RunView {
     /// The run whose messages it tries again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retry_of: Option<RunId>,
+    /// What the user's workspace took of the disk when it was over; counted a moment later.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub workspace: Option<Space>,
     /// Where its time went; only where one run is asked for.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub timeline: Vec<Moment>,
@@ -76,6 +80,7 @@ impl RunView {
             container: record.container_id,
             gone_at: record.gone_at.map(time),
             retry_of: record.retry_of,
+            workspace: record.workspace,
             timeline: Vec::new(),
             messages: None,
             preflight: None,

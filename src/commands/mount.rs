@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::places::Places;
 use super::{Ended, Failure, block_on, complain, print, print_json};
-use crate::assistant::ready::Readiness;
+use crate::assistant::ready;
 use crate::cell::Cells;
 use crate::core::mounts::blocked::Blocked;
 use crate::core::mounts::folder::FolderPath;
@@ -219,8 +219,8 @@ fn check(args: &Check) -> Ended {
 /// it always is, and no run begins.
 fn rules(places: &Places) -> Result<Rules, Failure> {
     let guard = places.guard()?;
-    let ready = Readiness::new(Cells::at(&places.podman), Vec::new(), true);
-    let podman = block_on(async { Ok(ready.podman().await) })?;
+    let cells = Cells::at(&places.podman);
+    let podman = block_on(async { Ok(ready::podman(&cells).await) })?;
     if let Err(problem) = &podman {
         let message = format!("Podman was not asked where its storage is: {problem}");
         complain(&message, problem.hint.as_deref());

@@ -6,7 +6,7 @@ use jiff::Timestamp;
 
 use super::client::{Client, Miss};
 use super::{Ended, all_printed, block_on, local, print, print_json};
-use crate::channels::news::{NewsView, SeenBody, ToldView};
+use crate::channels::news::{FullView, NewsView, SeenBody, ToldView};
 use crate::core::problem::ExitStatus;
 
 /// How much of an error is shown; `noclaw run show` has all of it.
@@ -59,7 +59,8 @@ fn tell(news: &NewsView) -> String {
     ];
     let counts: Vec<_> =
         ended.iter().filter(|(n, _)| *n > 0).map(|(n, w)| format!("{n} {w}")).collect();
-    if counts.is_empty() && news.new_users.is_empty() && news.open.is_empty() {
+    let quiet = counts.is_empty() && news.new_users.is_empty() && news.open.is_empty();
+    if quiet && news.nearly_full.is_empty() {
         let today = news.spent_today_usd;
         return format!("nothing new {since}; spent today (UTC): ${today:.4}");
     }
@@ -83,6 +84,10 @@ fn tell(news: &NewsView) -> String {
     let users: Vec<_> = news.new_users.iter().map(|user| user.as_str()).collect();
     if !users.is_empty() {
         writeln!(text, "new users: {}", users.join(", ")).ok();
+    }
+    for FullView { user, used, quota } in &news.nearly_full {
+        let percent = quota.percent(*used);
+        writeln!(text, "the workspace of {user} is {percent} % full: {used} of {quota}").ok();
     }
     let (spent, today) = (news.spent_usd, news.spent_today_usd);
     writeln!(text, "spent: ${spent:.4}, today (UTC) ${today:.4}").ok();

@@ -117,7 +117,13 @@ async fn serve(args: Args, settings: Settings, model: Model, landlock: Landlock)
     let stop = CancellationToken::new();
     let accept_without = settings.accept_without.clone();
     let assistant = Arc::new(Assistant {
-        ready: Readiness::new(cells.clone(), accept_without.clone(), model.key.is_some()),
+        ready: Readiness::new(
+            cells.clone(),
+            accept_without.clone(),
+            model.key.is_some(),
+            args.places.state.clone(),
+            settings.limits.disk_free,
+        ),
         gateway: Gateway::new(model.upstream, model.key, settings.prices.clone()),
         settings,
         state,

@@ -7,11 +7,14 @@ use std::io::{BufRead, IsTerminal, Read};
 use std::path::{Path, PathBuf};
 
 use super::client::Client;
-use super::{Ended, Failure, block_on, print, print_json};
-use crate::channels::users::{ChangeBody, Instructions, NewBody, RemovedView, UserList, UserView};
+use super::{Ended, Failure, block_on, local, print, print_json};
+use crate::channels::users::{
+    ChangeBody, FilesView, Instructions, NewBody, RemovedView, UserList, UserView,
+};
 use crate::core::ids::UserName;
 use crate::core::limits::INSTRUCTIONS_BYTES;
 use crate::core::problem::ExitStatus;
+use crate::core::quota::size;
 use crate::host::owned;
 
 /// `noclaw user`
@@ -21,6 +24,8 @@ pub enum Command {
     Add(Change),
     /// List users
     List(List),
+    /// Show a user, and what its workspace takes
+    Show(Show),
     /// Change a user; without a flag it opens your editor on the instructions
     Edit(Change),
     /// Remove a user, and everything that is theirs
@@ -55,6 +60,18 @@ pub struct List {
     client: Client,
 }
 
+/// `noclaw user show`
+#[derive(Debug, clap::Args)]
+pub struct Show {
+    /// The user's name
+    name: UserName,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    client: Client,
+}
+
 /// `noclaw user remove`
 #[derive(Debug, clap::Args)]
 pub struct Remove {
@@ -72,6 +89,7 @@ pub fn run(command: Command) -> Ended {
     match command {
         Command::Add(args) => add(args),
         Command::List(args) => list(&args),
+        Command::Show(args) => show(&args),
         Command::Edit(args) => edit(args),
         Command::Remove(args) => remove(&args),
         Command::Mount(command) => mount::run(command),
@@ -96,13 +114,49 @@ fn list(args: &List) -> Ended {
         return Ok(ExitStatus::Ok);
     }
     let (name, zone, path) = ("name", "zone", "workspace");
-    print(format_args!("{name:<20} {zone:<20} {:>13} {:>8}  {path}", "conversations", "messages"));
+    print(format_args!(
+        "{name:<20} {zone:<20} {:>13} {:>8} {:>16}  {path}",
+        "conversations", "messages", "takes"
+    ));
     for user in list.users {
         let zone = user.time_zone.as_deref().unwrap_or("-");
         let (name, path) = (user.name.as_str(), user.workspace);
         let (conversations, messages) = (user.conversations, user.messages);
-        print(format_args!("{name:<20} {zone:<20} {conversations:>13} {messages:>8}  {path}"));
+        let used = user.used.map_or_else(
+            || "-".to_owned(),
+            |used| format!("{} ({} %)", size(used.bytes), user.quota.percent(used)),
+        );
+        print(format_args!(
+            "{name:<20} {zone:<20} {conversations:>13} {messages:>8} {used:>16}  {path}"
+        ));
     }
+    Ok(ExitStatus::Ok)
+}
+
+fn show(args: &Show) -> Ended {
+    let path = format!("/v1/users/{}", args.name);
+    let user: UserView = block_on(async { args.client.get(&path).await?.json() })?;
+    if args.json {
+        print_json(&user);
+        return Ok(ExitStatus::Ok);
+    }
+    let row = |name: &str, value: &dyn std::fmt::Display| {
+        print(format_args!("{name:<13} {value}"));
+    };
+    row("name", &user.name);
+    row("zone", &user.time_zone.as_deref().unwrap_or("the machine's"));
+    row("made", &local(user.created_at));
+    row("conversations", &user.conversations);
+    row("messages", &user.messages);
+    row("runs", &user.runs);
+    row("tokens", &user.tokens);
+    row("workspace", &user.workspace);
+    if let Some(FilesView { space, more, closed, .. }) = user.files {
+        let percent = user.quota.percent(space);
+        let more = if more || closed > 0 { ", and more that was not counted" } else { "" };
+        row("takes", &format_args!("{space}, {percent} %{more}"));
+    }
+    row("may take", &user.quota);
     Ok(ExitStatus::Ok)
 }
 

@@ -3,6 +3,8 @@
 
 use std::time::Duration;
 
+use super::quota::Space;
+
 /// Bytes in a kibibyte.
 pub const KIB: usize = 1024;
 /// Bytes in a mebibyte.
@@ -36,6 +38,12 @@ pub struct Limits {
     pub rate: Rate,
     /// Requests a minute and at once, for a token.
     pub token_rate: Rate,
+    /// What a user's workspace may take of the disk: room for a few projects with all that they
+    /// depend on, and quickly counted.
+    pub workspace: Space,
+    /// Bytes of the disk that stay free whatever cells write; below, runs end. A cell that writes
+    /// as fast as it can takes half of it before it is stopped.
+    pub disk_free: u64,
     /// Millionths of a US dollar a run may spend.
     pub budget_per_run: u64,
     /// The same for a user and day (UTC).
@@ -72,6 +80,8 @@ impl Limits {
             queue: 200,
             rate: Rate { per_minute: 30, burst: 10 },
             token_rate: Rate { per_minute: 60, burst: 60 },
+            workspace: Space { bytes: 10 * GIB, files: 200_000 },
+            disk_free: GIB,
             budget_per_run: 500_000,
             budget_per_user_day: 3_000_000,
             budget_per_day: 10_000_000,
@@ -188,6 +198,21 @@ pub const INSIDE_TIME: Duration = Duration::from_secs(2);
 pub const INSIDE_NAMED: usize = 5;
 /// A folder's path, as the kernel takes it.
 pub const FOLDER_PATH_BYTES: usize = 4095;
+/// A conversation's folder of transcripts: its head's and the run's own, and what the agent keeps
+/// beside them until the run ends.
+pub const TRANSCRIPTS: Space = Space { bytes: 4 * TRANSCRIPT_BYTES as u64, files: 1000 };
+/// How often a run's disk is looked at: it takes two microseconds, and at a gigabyte a second a
+/// tenth of one is written in between.
+pub const DISK_LOOK: Duration = Duration::from_millis(100);
+/// Between two counts of a small workspace that does not seem to grow.
+pub const COUNT_AGAIN: Duration = Duration::from_secs(5);
+/// A workspace of so few files is counted before each run: it takes ten milliseconds, while the
+/// cell is being made.
+pub const QUICKLY_COUNTED: u64 = 4000;
+/// What a run that begins with a full workspace may add while it cleans up.
+pub const QUOTA_SLACK: Space = Space { bytes: 16 * MIB as u64, files: 100 };
+/// The part of a workspace's quota from which on the owner and the agent are told.
+pub const QUOTA_NOTICE_PERCENT: u64 = 80;
 /// Directories in each other that are followed where an agent can make them: a path of a thousand
 /// names is longer than the kernel takes one (4096 bytes), so no program needs more.
 pub const TREE_DEPTH: usize = 1024;

@@ -10,6 +10,7 @@ use serde_json::Value;
 
 use super::ids::{ConversationName, UserName};
 use super::limits::{CONTEXT_BYTES, MESSAGE_BYTES};
+use super::quota::Space;
 
 /// The body of `POST /webhook`, as it is sent.
 #[derive(Debug, Default, Serialize, Deserialize)]
@@ -136,14 +137,25 @@ pub struct Shown {
 }
 
 /// The content blocks of the one user turn that holds all waiting messages, oldest first, and the
-/// time. Only this last turn changes from run to run, so the model's prompt cache holds.
-pub fn turn(messages: &[Shown], now: &Zoned) -> Vec<Value> {
-    let mut blocks = Vec::with_capacity(messages.len() * 2 + 1);
+/// time; and, where the `workspace` is nearly full, what of what it may take. Only this last turn
+/// changes from run to run, so the model's prompt cache holds.
+pub fn turn(messages: &[Shown], now: &Zoned, workspace: Option<(Space, Space)>) -> Vec<Value> {
+    let mut blocks = Vec::with_capacity(messages.len() * 2 + 2);
     for message in messages {
         if let Some(context) = &message.context {
             blocks.push(tagged("sender-data", context));
         }
         blocks.push(serde_json::json!({"type": "text", "text": message.text}));
+    }
+    if let Some((used, quota)) = workspace {
+        let full = serde_json::json!({
+            "takes": used.to_string(),
+            "may_take": quota.to_string(),
+            "percent": quota.percent(used),
+            "note": "/workspace is nearly full. Above 100 percent a run that adds to it is ended, \
+                and one that deletes is not. Say so to the user; delete only what they agree to.",
+        });
+        blocks.push(tagged("workspace", &full.to_string()));
     }
     let time = serde_json::json!({
         "now": now.strftime("%Y-%m-%d %H:%M").to_string(),
@@ -193,7 +205,7 @@ mod tests {
         let shown =
             Shown { text: "hi".into(), context: Some(r#"{"a":"</noclaw:sender-data>"}"#.into()) };
         let now: Zoned = "2026-11-22T10:00:00+00:00[UTC]".parse()?;
-        let blocks = turn(&[shown], &now);
+        let blocks = turn(&[shown], &now, None);
         let text = |n: usize| blocks.get(n).map(|b| b["text"].to_string()).unwrap_or_default();
         assert_eq!(text(0).matches("</noclaw:").count(), 1, "{}", text(0));
         assert_eq!(text(1), "\"hi\"");

@@ -9,6 +9,7 @@ pub mod mounts;
 pub mod plan;
 pub mod preflight;
 pub mod problem;
+pub mod quota;
 pub mod rate;
 pub mod run;
 pub mod timeline;

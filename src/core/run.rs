@@ -23,6 +23,7 @@
 //! | the agent breaks the protocol, or a limit of the door | failed: breach |
 //! | the agent reports an error (the model refused, a limit of its own) | failed: agent error |
 //! | the kernel killed the agent for memory | failed: out of memory |
+//! | the workspace or the transcripts take more than they may, or the disk is nearly full | failed: quota |
 //! | the run, or the agent's silence, took too long | `timed_out` |
 //! | somebody cancels it; see [`cancel`] | cancelled, unless its outcome is known already |
 //! | the agent refuses the conversation's transcript | queued again, once, to begin anew |
@@ -152,6 +153,8 @@ pub enum FailureKind {
     OutOfMemory,
     /// Something hostile, or far too much, came through the door.
     Breach,
+    /// The workspace, the transcripts or the disk are full.
+    Quota,
     /// The service died after the agent began to act.
     Interrupted,
     /// A fault of the service itself.
@@ -169,6 +172,7 @@ impl FailureKind {
             Self::AgentError => "agent error",
             Self::OutOfMemory => "out of memory",
             Self::Breach => "breach",
+            Self::Quota => "quota",
             Self::Interrupted => "interrupted",
             Self::Internal => "internal",
         }

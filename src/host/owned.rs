@@ -23,6 +23,10 @@ use std::path::{Path, PathBuf};
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, openat};
 use nix::sys::stat::Mode;
+use nix::sys::statvfs::statvfs;
+
+use super::tree;
+use crate::core::quota::Free;
 
 /// A file that cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -233,6 +237,14 @@ pub fn set_mode(path: &Path, mode: u32) -> io::Result<()> {
 /// When it leads nowhere.
 pub fn resolved(path: &Path) -> io::Result<PathBuf> {
     fs::canonicalize(path)
+}
+
+/// What is free of the file system that a path is on.
+///
+/// # Errors
+/// The kernel's.
+pub fn free(path: &Path) -> io::Result<Free> {
+    Ok(tree::free(&statvfs(path)?))
 }
 
 /// Whether there is something at this path.

@@ -29,9 +29,11 @@ use nix::NixPath;
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, OFlag, OpenHow, ResolveFlag, openat, openat2, renameat};
 use nix::sys::stat::{FchmodatFlags, FileStat, Mode, fchmodat, fstat};
+use nix::sys::statvfs::{Statvfs, fstatvfs};
 use nix::unistd::{UnlinkatFlags, unlinkat};
 
 use crate::core::mounts::Identity;
+use crate::core::quota::Free;
 
 /// How a directory is opened to be listed.
 const LISTED: OFlag = OFlag::O_RDONLY.union(OFlag::O_DIRECTORY).union(OFlag::O_CLOEXEC);
@@ -79,6 +81,15 @@ impl Tree {
             Err(error) if error.source.kind() == std::io::ErrorKind::NotFound => Ok(None),
             opened => opened.map(Some),
         }
+    }
+
+    /// What is free of the file system that it is on.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn free(&self) -> Result<Free, TreeError> {
+        let stat = fstatvfs(&self.handle).map_err(|errno| self.failed("look at", errno))?;
+        Ok(free(&stat))
     }
 
     /// Reads the regular file `name` as text, at most `most` bytes; `None` when there is none.
@@ -171,12 +182,25 @@ fn listed(directory: &OwnedFd, needed: Mode) -> Result<(OwnedFd, FileStat), Errn
     let before = fstat(directory)?;
     let mode = Mode::from_bits_truncate(before.st_mode);
     if !mode.contains(needed) {
-        // fchmod(2) does not take such a handle. By its name in /proc it is the same directory,
-        // whatever has taken its place meanwhile.
-        let itself = format!("/proc/self/fd/{}", directory.as_raw_fd());
-        fchmodat(AT_FDCWD, itself.as_str(), mode | needed, FchmodatFlags::FollowSymlink)?;
+        set_mode(directory, mode | needed)?;
     }
     Ok((beneath(directory, ".", LISTED)?, before))
+}
+
+/// Sets a directory's mode. fchmod(2) does not take such a handle; by its name in /proc it is the
+/// same directory, whatever has taken its place meanwhile.
+fn set_mode(directory: &OwnedFd, mode: Mode) -> Result<(), Errno> {
+    let itself = format!("/proc/self/fd/{}", directory.as_raw_fd());
+    fchmodat(AT_FDCWD, itself.as_str(), mode, FchmodatFlags::FollowSymlink)
+}
+
+/// What a file system tells to be free.
+pub(super) fn free(stat: &Statvfs) -> Free {
+    Free {
+        bytes: stat.blocks_available().saturating_mul(stat.fragment_size()),
+        // One that makes inodes as it needs them may say that it has none at all.
+        files: (stat.files() > 0).then(|| stat.files_available()),
+    }
 }
 
 fn fail(action: &'static str, path: &Path, source: Error) -> TreeError {
@@ -235,6 +259,17 @@ mod tests {
         fs::hard_link(&canary, &name)?;
         fs::remove_file(&canary)?;
         assert_eq!(tree.read("CLAUDE.md", 99)?.as_deref(), Some("secret"), "it is the only one");
+        Ok(())
+    }
+
+    #[test]
+    fn what_is_free_is_told_of_its_own_file_system() -> Result<()> {
+        let directory = tempfile::tempdir()?;
+        let stat = nix::sys::statvfs::statvfs(directory.path())?;
+        let free = Tree::open(directory.path())?.free()?;
+        let whole = stat.blocks() * stat.fragment_size();
+        assert!((1..=whole).contains(&free.bytes), "{free:?}");
+        assert!(Tree::find(&directory.path().join("none"))?.is_none());
         Ok(())
     }
 }

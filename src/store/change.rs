@@ -9,6 +9,7 @@
 //! | `spent` | starting, running, finishing | |
 //! | `finish` | starting, running | finishing |
 //! | `gone` | finishing | the outcome's state |
+//! | `workspace` | any | |
 //! | `again` | starting, running | queued; cancelled, if somebody asked for it meanwhile |
 //! | `cancel` | queued; starting, running | cancelled; asked for |
 
@@ -19,11 +20,12 @@ use sea_orm::sea_query::Expr;
 use super::Store;
 use super::entities::runs;
 use super::error::Error;
-use super::record::memory_number;
+use super::record::{memory_number, stored};
 use super::standing::{Standing, add, end, requeue};
 use super::writer::{Operation, Tx};
 use crate::core::ids::RunId;
 use crate::core::money::Usage;
+use crate::core::quota::Space;
 use crate::core::run::{Cancel, Memory, Outcome, RunState, cancel};
 use crate::core::timeline::Timeline;
 
@@ -120,6 +122,14 @@ impl Store {
         self.change(run, What::Gone { now_ms }).await
     }
 
+    /// What its user's workspace takes of the disk, now that it is over.
+    ///
+    /// # Errors
+    /// See above.
+    pub async fn workspace(&self, run: RunId, used: Space) -> Result<(), Error> {
+        self.change(run, What::Workspace { used }).await
+    }
+
     /// The agent refused the conversation's transcript: the run waits again, in its old place, to
     /// begin anew. Its container must have been seen absent. Returns where it stands now:
     /// cancelled, if somebody asked for that meanwhile.
@@ -206,6 +216,7 @@ enum What {
     Spent { spending: Spending },
     Finish { ending: Ending, now_ms: i64 },
     Gone { now_ms: i64 },
+    Workspace { used: Space },
 }
 
 impl Operation for Change {
@@ -245,6 +256,10 @@ impl Operation for Change {
             What::Gone { now_ms } => {
                 run.becomes_outcome()?.col_expr(runs::Column::GoneAt, Expr::value(*now_ms))
             }
+            What::Workspace { used } => run
+                .stays_as_it_is()
+                .col_expr(runs::Column::WorkspaceBytes, Expr::value(stored(used.bytes)))
+                .col_expr(runs::Column::WorkspaceFiles, Expr::value(stored(used.files))),
         };
         run.write(tx, update).await
     }

@@ -14,10 +14,13 @@ use sea_orm::{
 use super::Store;
 use super::entities::{contexts, conversations, message_history, runs};
 use super::error::{Cause, Error, Named};
-use super::record::{attempts, count, invalid, memory, parse_conversation, parse_run, parse_user};
+use super::record::{
+    attempts, count, invalid, memory, parse_conversation, parse_run, parse_user, space,
+};
 use super::writer::{Operation, Tx};
 use crate::core::ids::{ConversationName, RunId, UserName};
 use crate::core::message::Shown;
+use crate::core::quota::Space;
 use crate::core::run::{Memory, RunState};
 
 /// Milliseconds of a day. Days are UTC's, which has no other length.
@@ -64,6 +67,8 @@ pub struct Claimed {
     pub spent_today_user: u64,
     /// The same of all users.
     pub spent_today_all: u64,
+    /// What the user's workspace took of the disk when it was last counted.
+    pub workspace: Option<Space>,
 }
 
 impl Store {
@@ -104,6 +109,7 @@ impl Operation for Claim {
         let user = contexts::Entity::find_by_id(&row.user).one(tx).await.named(failed)?;
         let user = user.ok_or(invalid("runs", "user"))?;
         let spent = self.spent(tx, &row.user).await?;
+        let workspace = last_workspace(tx, &row.user).await.named(failed)?;
         let messages = messages(tx, &row.id).await?;
         let memory = memory(row.anew)?;
         let attachments = conversation.head_attachments.as_deref().unwrap_or("[]");
@@ -127,6 +133,7 @@ impl Operation for Claim {
             time_zone: user.time_zone,
             spent_today_user: count("runs", "cost_microusd", spent.of_user)?,
             spent_today_all: count("runs", "cost_microusd", spent.of_all)?,
+            workspace: workspace.map_or(Ok(None), |(bytes, files)| space(bytes, files))?,
         }))
     }
 
@@ -200,6 +207,22 @@ async fn messages(tx: &Tx, run: &str) -> Result<Vec<Shown>, Error> {
     let rows = rows.all(tx).await.named(Error::claiming())?;
     let shown = |(text, context)| Shown { text, context };
     Ok(rows.into_iter().map(shown).collect())
+}
+
+async fn last_workspace(
+    tx: &Tx,
+    user: &str,
+) -> Result<Option<(Option<i64>, Option<i64>)>, sea_orm::DbErr> {
+    runs::Entity::find()
+        .select_only()
+        .column(runs::Column::WorkspaceBytes)
+        .column(runs::Column::WorkspaceFiles)
+        .filter(runs::Column::User.eq(user))
+        .filter(runs::Column::WorkspaceBytes.is_not_null())
+        .order_by_desc(runs::Column::Seq)
+        .into_tuple()
+        .one(tx)
+        .await
 }
 
 fn as_count(limit: usize) -> i64 {

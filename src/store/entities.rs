@@ -79,6 +79,8 @@ pub(super) mod runs {
         pub retry_of: Option<String>,
         pub cancel_at: Option<i64>,
         pub timeline: Option<String>,
+        pub workspace_bytes: Option<i64>,
+        pub workspace_files: Option<i64>,
     }
 
     #[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]

@@ -15,6 +15,7 @@ impl MigratorTrait for Migrator {
             Box::new(Sql { name: "m0001_messages_and_runs", up: M0001 }),
             Box::new(Sql { name: "m0002_cancel_retry_keys", up: M0002 }),
             Box::new(Sql { name: "m0003_mounts", up: M0003 }),
+            Box::new(Sql { name: "m0005_workspace_space", up: M0005 }),
         ]
     }
 }
@@ -165,4 +166,11 @@ CREATE TABLE mounts (
     PRIMARY KEY (user, name),
     UNIQUE (user, path)
 ) STRICT, WITHOUT ROWID;
+";
+
+/// What a workspace took of the disk when a run of its user was over; the last one's holds.
+const M0005: &str = "
+ALTER TABLE runs ADD COLUMN workspace_bytes INTEGER; -- allocated
+ALTER TABLE runs ADD COLUMN workspace_files INTEGER; -- files and directories
+CREATE INDEX runs_workspace ON runs(user, seq) WHERE workspace_bytes IS NOT NULL;
 ";

@@ -13,9 +13,10 @@ use sea_orm::{
 use super::Store;
 use super::entities::{contexts, marks, runs};
 use super::error::{Cause, Error, Named};
-use super::record::{count, invalid, parse_run, parse_state, parse_user};
+use super::record::{count, invalid, parse_run, parse_state, parse_user, space, stored};
 use super::writer::{Operation, Tx};
 use crate::core::ids::{RunId, UserName};
+use crate::core::quota::Space;
 use crate::core::run::RunState;
 
 /// The row of `marks` that says when the owner last looked.
@@ -54,6 +55,8 @@ pub struct News {
     pub spent_today: u64,
     /// Users that are new, oldest first, at most [`TOLD`].
     pub users: Vec<UserName>,
+    /// Users whose workspace is nearly full now, by name, at most [`TOLD`], and what it takes.
+    pub nearly_full: Vec<(UserName, Space)>,
 }
 
 /// A run, in a line.
@@ -72,12 +75,18 @@ pub struct ToldRun {
 }
 
 impl Store {
-    /// What happened since the owner last looked. The `owner` is no new user.
+    /// What happened since the owner last looked. The `owner` is no new user. A workspace that
+    /// takes as much as `nearly_full`, in bytes or in files, is told.
     ///
     /// # Errors
     /// [`Error::Read`], [`Error::Row`].
-    pub async fn news(&self, owner: &UserName, now_ms: i64) -> Result<News, Error> {
-        self.writer.carry_out(Read { owner: owner.clone(), now_ms }).await
+    pub async fn news(
+        &self,
+        owner: &UserName,
+        nearly_full: Space,
+        now_ms: i64,
+    ) -> Result<News, Error> {
+        self.writer.carry_out(Read { owner: owner.clone(), nearly_full, now_ms }).await
     }
 
     /// Writes that the owner has seen the news until then; never earlier than what was seen before.
@@ -110,7 +119,15 @@ impl Operation for Seen {
 
 struct Read {
     owner: UserName,
+    nearly_full: Space,
     now_ms: i64,
+}
+
+#[derive(FromQueryResult)]
+struct FullRow {
+    user: String,
+    workspace_bytes: Option<i64>,
+    workspace_files: Option<i64>,
 }
 
 #[derive(FromQueryResult)]
@@ -150,6 +167,7 @@ impl Operation for Read {
             spent_since: count("runs", "cost_microusd", spent.since)?,
             spent_today: count("runs", "cost_microusd", spent.today)?,
             users: self.users(tx, from).await?,
+            nearly_full: self.nearly_full(tx).await?,
         })
     }
 
@@ -211,6 +229,26 @@ impl Read {
         ));
         let spent = spent.one(tx).await.named(Error::telling())?;
         spent.ok_or(invalid("runs", "cost_microusd"))
+    }
+
+    /// The last count of each user's workspace holds.
+    async fn nearly_full(&self, tx: &Tx) -> Result<Vec<(UserName, Space)>, Error> {
+        let (bytes, files) = (stored(self.nearly_full.bytes), stored(self.nearly_full.files));
+        let most = stored(TOLD);
+        let rows = FullRow::find_by_statement(raw_sql!(
+            Sqlite,
+            r#"SELECT r.user, r.workspace_bytes, r.workspace_files FROM runs AS r
+               WHERE r.seq IN (SELECT max(seq) FROM runs WHERE workspace_bytes IS NOT NULL
+                               GROUP BY user)
+               AND (r.workspace_bytes >= {bytes} OR r.workspace_files >= {files})
+               ORDER BY r.user LIMIT {most}"#
+        ));
+        let rows = rows.all(tx).await.named(Error::telling())?;
+        let full = rows.into_iter().map(|row| {
+            let space = space(row.workspace_bytes, row.workspace_files)?.unwrap_or_default();
+            Ok((parse_user("runs", &row.user)?, space))
+        });
+        full.collect()
     }
 
     async fn users(&self, tx: &Tx, from: i64) -> Result<Vec<UserName>, Error> {

@@ -8,6 +8,7 @@ use super::error::Error;
 use crate::core::ids::{ConversationName, InvalidId, MountName, RunId, UserName};
 use crate::core::money::Usage;
 use crate::core::mounts::folder::FolderPath;
+use crate::core::quota::Space;
 use crate::core::run::{Memory, RunState};
 
 /// All that is known of a run. Times are milliseconds since the epoch (UTC).
@@ -59,6 +60,8 @@ pub struct RunRecord {
     pub cost_microusd: u64,
     /// What its cell measured, as JSON.
     pub preflight: Option<String>,
+    /// What its user's workspace took of the disk when it was over.
+    pub workspace: Option<Space>,
     /// The messages that it answers, oldest first.
     pub messages: Vec<MessageRecord>,
 }
@@ -131,6 +134,8 @@ pub struct UserOverview {
     pub runs: u64,
     /// Tokens that speak for this user only.
     pub tokens: u64,
+    /// What its workspace took of the disk when it was last counted.
+    pub workspace: Option<Space>,
 }
 
 /// A folder of the owner's that a user is granted.
@@ -186,6 +191,7 @@ impl RunRecord {
             attempts: attempts(row.attempts)?,
             usage: usage(&row)?,
             cost_microusd: count("runs", "cost_microusd", row.cost_microusd)?,
+            workspace: space(row.workspace_bytes, row.workspace_files)?,
             model: row.model,
             created_at: row.created_at,
             claimed_at: row.claimed_at,
@@ -253,6 +259,20 @@ pub(super) fn attempts(stored: i64) -> Result<u32, Error> {
 /// A number that is never negative.
 pub(super) fn count(table: &'static str, column: &'static str, stored: i64) -> Result<u64, Error> {
     u64::try_from(stored).map_err(|_| invalid(table, column))
+}
+
+/// What a workspace took, if it was counted.
+pub(super) fn space(bytes: Option<i64>, files: Option<i64>) -> Result<Option<Space>, Error> {
+    let (Some(bytes), Some(files)) = (bytes, files) else {
+        return Ok(None);
+    };
+    let bytes = count("runs", "workspace_bytes", bytes)?;
+    Ok(Some(Space { bytes, files: count("runs", "workspace_files", files)? }))
+}
+
+/// A number as SQLite takes it. No disk has more.
+pub(super) fn stored(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
 }
 
 pub(super) fn parse_run(text: &str) -> Result<RunId, Error> {

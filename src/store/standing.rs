@@ -68,6 +68,11 @@ impl Standing {
         self.stays_if(self.state.is_active(), asked)
     }
 
+    /// An update without a change of state, whatever that is.
+    pub(super) fn stays_as_it_is(&self) -> Update {
+        runs::Entity::update_many()
+    }
+
     fn stays_if(&self, holds: bool, asked: &'static str) -> Result<Update, Error> {
         match holds {
             true => Ok(runs::Entity::update_many()),

@@ -9,7 +9,7 @@ use sea_orm::{
 use super::Store;
 use super::entities::contexts;
 use super::error::{Error, Named};
-use super::record::{UserOverview, UserRecord, count, parse_user};
+use super::record::{UserOverview, UserRecord, count, parse_user, space};
 use super::writer::{Operation, Tx};
 use crate::core::ids::UserName;
 
@@ -98,8 +98,12 @@ impl Store {
                        JOIN conversations AS c ON c.id = m.conversation_id
                        WHERE c.user = u.name) AS messages,
                       (SELECT count(*) FROM runs AS r WHERE r.user = u.name) AS runs,
-                      (SELECT count(*) FROM tokens AS t WHERE t.user = u.name) AS tokens
-               FROM contexts AS u WHERE {name} IS NULL OR u.name = {name} ORDER BY u.name"#
+                      (SELECT count(*) FROM tokens AS t WHERE t.user = u.name) AS tokens,
+                      w.workspace_bytes, w.workspace_files
+               FROM contexts AS u LEFT JOIN runs AS w ON w.seq =
+                   (SELECT max(r.seq) FROM runs AS r
+                    WHERE r.user = u.name AND r.workspace_bytes IS NOT NULL)
+               WHERE {name} IS NULL OR u.name = {name} ORDER BY u.name"#
         ));
         let rows = rows.all(&self.readers).await;
         let rows = rows.named(Error::reading("the users"))?;
@@ -203,6 +207,8 @@ struct OverviewRow {
     messages: i64,
     runs: i64,
     tokens: i64,
+    workspace_bytes: Option<i64>,
+    workspace_files: Option<i64>,
 }
 
 impl UserRecord {
@@ -224,6 +230,7 @@ impl UserOverview {
             messages: counted("messages", row.messages)?,
             runs: counted("runs", row.runs)?,
             tokens: counted("tokens", row.tokens)?,
+            workspace: space(row.workspace_bytes, row.workspace_files)?,
             user: UserRecord::of(contexts::Model {
                 name: row.name,
                 instructions: row.instructions,

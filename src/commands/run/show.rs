@@ -31,6 +31,9 @@ pub fn describe(run: &RunView) -> String {
     if let Some(gone) = run.gone_at {
         row("gone", &gone.to_string());
     }
+    if let Some(space) = run.workspace {
+        row("workspace", &space.to_string());
+    }
     for message in run.messages.iter().flatten() {
         row("message", message);
     }

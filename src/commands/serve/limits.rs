@@ -96,6 +96,30 @@ pub(super) struct LimitArgs {
         value_parser = clap::value_parser!(u32).range(1..=1_000_000)
     )]
     token_rate: Option<u32>,
+    /// Mebibytes that a user's workspace may take [default: 10240]
+    #[arg(
+        long,
+        value_name = "MIB",
+        env = "NOCLAW_WORKSPACE_SIZE",
+        value_parser = clap::value_parser!(u64).range(1..=1_073_741_824)
+    )]
+    workspace_size: Option<u64>,
+    /// Files and directories that it may hold [default: 200000]
+    #[arg(
+        long,
+        value_name = "N",
+        env = "NOCLAW_WORKSPACE_FILES",
+        value_parser = clap::value_parser!(u64).range(1..=1_000_000_000)
+    )]
+    workspace_files: Option<u64>,
+    /// Mebibytes of the disk that must stay free [default: 1024]
+    #[arg(
+        long,
+        value_name = "MIB",
+        env = "NOCLAW_DISK_FREE",
+        value_parser = clap::value_parser!(u64).range(0..=1_073_741_824)
+    )]
+    disk_free: Option<u64>,
     /// US dollars that a run may spend [default: 0.50]
     #[arg(long, value_name = "USD", env = "NOCLAW_BUDGET_RUN")]
     budget_run: Option<f64>,
@@ -135,6 +159,9 @@ impl LimitArgs {
         set(&mut limits.rate.burst, self.burst);
         let token_rate = |rate| Rate { per_minute: rate, burst: rate };
         set(&mut limits.token_rate, self.token_rate.map(token_rate));
+        set(&mut limits.workspace.bytes, self.workspace_size.map(|mib| mib * MIB as u64));
+        set(&mut limits.workspace.files, self.workspace_files);
+        set(&mut limits.disk_free, self.disk_free.map(|mib| mib * MIB as u64));
         set(&mut limits.budget_per_run, scaled("--budget-run", self.budget_run, 1e6)?);
         set(&mut limits.budget_per_user_day, scaled("--budget-user", self.budget_user, 1e6)?);
         set(&mut limits.budget_per_day, scaled("--budget", self.budget, 1e6)?);
@@ -191,6 +218,9 @@ mod tests {
             ("rate", machine.rate.per_minute.to_string()),
             ("burst", machine.rate.burst.to_string()),
             ("token_rate", machine.token_rate.per_minute.to_string()),
+            ("workspace_size", (machine.workspace.bytes / MIB as u64).to_string()),
+            ("workspace_files", machine.workspace.files.to_string()),
+            ("disk_free", (machine.disk_free / MIB as u64).to_string()),
             ("budget_user", dollars(machine.budget_per_user_day)),
             ("budget", dollars(machine.budget_per_day)),
         ] {

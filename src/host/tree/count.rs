@@ -21,18 +21,21 @@ use std::time::Instant;
 use nix::dir::{Dir, Type};
 use nix::errno::Errno;
 use nix::fcntl::AtFlags;
-use nix::sys::stat::{FileStat, Mode, SFlag, fchmod, fstatat};
+use nix::sys::stat::{FileStat, Mode, SFlag, fstatat};
 
-use super::{LISTED, Tree, TreeError, beneath, enter, identity, listed};
+use super::{HANDLE, Tree, TreeError, beneath, identity, listed, set_mode};
 use crate::core::limits::TREE_DEPTH;
 use crate::core::mounts::Identity;
+use crate::core::quota::Space;
 
 /// Bytes of a path beneath a handle; the kernel takes 4096, and one name has up to 255.
 const LONG: usize = 3072;
 /// Directories in such a path: each is looked up again for each directory beneath it.
-const STEPS: usize = 64;
+const STEPS: usize = 16;
 /// Directories that are held open because their agent had closed them.
 const REOPENED: usize = 32;
+/// What is needed to count what is in a directory.
+const NEEDED: Mode = Mode::S_IRUSR.union(Mode::S_IXUSR);
 /// What the kernel counts blocks in, whatever the file system's own are.
 const BLOCK: u64 = 512;
 
@@ -51,6 +54,13 @@ pub struct Count {
     pub closed: u64,
     /// Why it was not counted to its end.
     pub stop: Option<Stop>,
+}
+
+impl Count {
+    /// What it takes of the disk.
+    pub const fn space(&self) -> Space {
+        Space { bytes: self.allocated, files: self.files + self.directories }
+    }
 }
 
 /// Why a count has stopped early: there is more than it tells.
@@ -94,7 +104,7 @@ impl Drop for Place {
     fn drop(&mut self) {
         if let Some((mode, reopened)) = &self.closed {
             // Of the agent's own directories; if this fails, one more of them is open to it.
-            fchmod(&self.handle, *mode).ok();
+            set_mode(&self.handle, *mode).ok();
             reopened.set(reopened.get().saturating_sub(1));
         }
     }
@@ -140,10 +150,12 @@ impl Walk {
     }
 
     fn walk(mut self, top: &OwnedFd) -> Result<Count, Errno> {
-        let (handle, before) = listed(top, Mode::S_IRUSR | Mode::S_IXUSR)?;
+        let handle = top.try_clone().map_err(|_| Errno::EMFILE)?;
+        let (names, before) = listed(&handle, NEEDED)?;
         self.found.allocated = allocated(&before);
-        let top = Rc::new(self.place(handle, &before));
-        self.list(&Rc::new(Parent { place: top, path: Vec::new(), steps: 0, depth: 0 }), None)?;
+        let place = Rc::new(self.place(handle, &before));
+        let top = Rc::new(Parent { place, path: Vec::new(), steps: 0, depth: 0 });
+        self.list(&top, &top.place.handle, names)?;
         while let Some(next) = self.left.pop() {
             if self.found.stop.is_none() && Instant::now() > self.bound.until {
                 self.found.stop = Some(Stop::Time);
@@ -158,7 +170,7 @@ impl Walk {
 
     fn place(&self, handle: OwnedFd, before: &FileStat) -> Place {
         let mode = Mode::from_bits_truncate(before.st_mode);
-        let closed = !mode.contains(Mode::S_IRUSR | Mode::S_IXUSR);
+        let closed = !mode.contains(NEEDED);
         if closed {
             self.reopened.set(self.reopened.get() + 1);
         }
@@ -171,8 +183,12 @@ impl Walk {
             self.found.stop = Some(Stop::Depth);
             return Ok(());
         }
-        let needed = Mode::S_IRUSR | Mode::S_IXUSR;
-        let (handle, before) = match enter(&parent.place.handle, path.as_slice(), needed) {
+        let open = || {
+            let handle = beneath(&parent.place.handle, path.as_slice(), HANDLE)?;
+            let (names, before) = listed(&handle, NEEDED)?;
+            Ok((handle, names, before))
+        };
+        let (handle, names, before) = match open() {
             Ok(opened) => opened,
             Err(Errno::EACCES | Errno::EPERM) => {
                 self.found.closed += 1;
@@ -187,20 +203,23 @@ impl Walk {
         let place = self.place(handle, &before);
         let long = path.len() > LONG || parent.steps + 1 >= STEPS;
         if long || place.closed.is_some() {
-            let place = Rc::new(place);
-            return self.list(&Rc::new(Parent { place, path: Vec::new(), steps: 0, depth }), None);
+            let own = Parent { place: Rc::new(place), path: Vec::new(), steps: 0, depth };
+            let own = Rc::new(own);
+            return self.list(&own, &own.place.handle, names);
         }
-        let steps = parent.steps + 1;
-        let beneath = Rc::new(Parent { place: Rc::clone(&parent.place), path, steps, depth });
-        self.list(&beneath, Some(&place.handle))
+        let (shared, steps) = (Rc::clone(&parent.place), parent.steps + 1);
+        let own = Rc::new(Parent { place: shared, path, steps, depth });
+        self.list(&own, &place.handle, names)
     }
 
-    /// Counts the names in a directory; those of directories are looked at later. `own` is its
-    /// handle, if its place is not.
-    fn list(&mut self, parent: &Rc<Parent>, own: Option<&OwnedFd>) -> Result<(), Errno> {
-        let directory = own.unwrap_or(&parent.place.handle);
-        let mut names = Dir::from_fd(beneath(directory, ".", LISTED)?)?;
-        for entry in names.iter() {
+    /// Counts the names in a directory; those of directories are looked at later.
+    fn list(
+        &mut self,
+        parent: &Rc<Parent>,
+        directory: &OwnedFd,
+        names: OwnedFd,
+    ) -> Result<(), Errno> {
+        for entry in Dir::from_fd(names)?.iter() {
             let entry = entry?;
             let name = entry.file_name();
             if name == c"." || name == c".." {
@@ -254,6 +273,9 @@ mod tests {
     use std::time::Duration;
 
     use nix::fcntl::{OFlag, openat};
+    use nix::sys::stat::fchmod;
+
+    use super::super::LISTED;
 
     type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
 

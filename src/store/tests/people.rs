@@ -9,6 +9,7 @@ use super::super::users::{NewUser, UserChange};
 use super::*;
 use crate::core::ids::UserName;
 use crate::core::limits::MOUNTS_PER_USER;
+use crate::core::quota::Space;
 
 fn user(name: &str) -> Result<NewUser, Box<dyn StdError>> {
     Ok(NewUser {
@@ -177,7 +178,7 @@ async fn news_are_told_until_they_were_seen_and_each_once() -> Checked {
     let home = Home::new().await?;
     let (store, owner) = (&home.store, "owner".parse()?);
     store.ensure_user(&owner, NOW).await?;
-    let nothing = store.news(&owner, NOW).await?;
+    let nothing = store.news(&owner, FULL, NOW).await?;
     assert_eq!((nothing.since, nothing.answered, nothing.users.len()), (None, 0, 0));
     for (run, end) in [(1, NOW), (2, NOW + 9), (3, NOW + 10)] {
         home.say(run, "ann", &format!("c{run}"), "hello").await?;
@@ -191,7 +192,7 @@ async fn news_are_told_until_they_were_seen_and_each_once() -> Checked {
     home.say(4, "bob", "main", "hello").await?;
     home.claim_number(4).await?;
     home.say(5, "bob", "main", "hello").await?;
-    let news = store.news(&owner, NOW + 10).await?;
+    let news = store.news(&owner, FULL, NOW + 10).await?;
     assert_eq!((news.answered, news.failed, news.spent_since), (1, 1, 200));
     assert_eq!(news.spent_today, 300, "also what is newer than these news");
     let failure = news.failures.first().ok_or("no failure")?;
@@ -203,8 +204,51 @@ async fn news_are_told_until_they_were_seen_and_each_once() -> Checked {
     assert_eq!(news.users, ["ann".parse()?, "bob".parse()?]);
     store.seen(news.until).await?;
     store.seen(news.until - 5).await?;
-    let news = store.news(&owner, NOW + 20).await?;
+    let news = store.news(&owner, FULL, NOW + 20).await?;
     assert_eq!((news.since, news.answered, news.failed), (Some(NOW + 10), 1, 0));
     assert_eq!((news.spent_since, news.users.len()), (100, 0));
+    Ok(())
+}
+
+/// A workspace that takes as much is told.
+const FULL: Space = Space { bytes: 800, files: 80 };
+
+#[tokio::test]
+async fn what_a_workspace_takes_is_what_its_last_count_said() -> Checked {
+    let home = Home::new().await?;
+    let space = |bytes, files| Space { bytes, files };
+    let takes = async |user: &str| {
+        let overviews = home.store.overviews(Some(&user.parse()?)).await?;
+        Ok::<_, Box<dyn StdError>>(overviews.first().and_then(|overview| overview.workspace))
+    };
+    for (run, user) in [(1, "bob"), (2, "bob"), (3, "eve")] {
+        home.say(run, user, "main", "hello").await?;
+        home.claim_number(run).await?;
+        home.answer(id(run), "head").await?;
+    }
+    assert_eq!(takes("bob").await?, None, "it was not counted yet");
+    home.store.workspace(id(2), space(799, 79)).await?;
+    // An older run's count that comes late is not the last one's.
+    home.store.workspace(id(1), space(5000, 5)).await?;
+    home.store.workspace(id(3), space(u64::MAX, 7)).await?;
+    assert_eq!(takes("bob").await?, Some(space(799, 79)));
+    assert_eq!(takes("eve").await?, Some(space(i64::MAX.unsigned_abs(), 7)));
+    let record = home.store.run(id(1)).await?.ok_or("no run")?;
+    assert_eq!((record.workspace, record.state), (Some(space(5000, 5)), RunState::Answered));
+
+    let owner = "owner".parse()?;
+    let full = async || home.store.news(&owner, FULL, NOW + 1).await.map(|news| news.nearly_full);
+    assert_eq!(full().await?, [("eve".parse()?, space(i64::MAX.unsigned_abs(), 7))]);
+    home.store.workspace(id(3), space(0, 80)).await?;
+    assert_eq!(full().await?, [("eve".parse()?, space(0, 80))]);
+    home.store.workspace(id(3), space(0, 0)).await?;
+    assert_eq!(full().await?, []);
+
+    home.say(4, "bob", "main", "and now?").await?;
+    assert_eq!(home.claim_number(4).await?.workspace, Some(space(799, 79)));
+    home.say(5, "new", "main", "hello").await?;
+    assert_eq!(home.claim_number(5).await?.workspace, None);
+    let unknown = home.store.workspace(id(9), space(0, 0)).await;
+    assert!(matches!(unknown, Err(Error::NoSuchRun { .. })));
     Ok(())
 }
