@@ -8,8 +8,8 @@
 //! | `/` can still be listed afterwards | the service does not start |
 //! | the place of a rule is not there | no rule: it is out of reach until the next start |
 //!
-//! Landlock asks when a file is opened, not when it is only looked up: folders that the owner grants
-//! are opened as places (`host/mounts/open.rs`), which needs no right.
+//! Landlock asks when a file is opened, not when it is only looked up: folders that the owner
+//! grants are opened as places (`host/mounts/open.rs`), which needs no right.
 
 #![expect(clippy::disallowed_methods, reason = "it tries out what it may open")]
 
