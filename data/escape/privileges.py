@@ -81,7 +81,7 @@ def ask(head, body=b""):
 @probe("door: its own routes, from the model's socket")
 def _():
     for path in ("/exit", "/hello", "/preflight", "/agent", "/../exit", "//exit", "/%2e%2e/exit",
-                 "/v1/messages/../../exit", "http://door/exit"):
+                 "/v1/messages/../../exit", "http://door/exit", "*"):
         line = ask(f"POST {path} HTTP/1.1\r\nhost: x\r\ncontent-length: 2", b"{}")
         if " 2" in line[:14]:
             raise Open(f"{path}: {line}")

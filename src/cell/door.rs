@@ -338,3 +338,6 @@ fn text(status: StatusCode, text: &str) -> Response<Body> {
 fn full(bytes: impl Into<Bytes>) -> Body {
     Full::new(bytes.into()).map_err(|never| match never {}).boxed()
 }
+
+#[cfg(test)]
+mod tests;
