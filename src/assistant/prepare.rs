@@ -30,7 +30,7 @@ use crate::core::problem::chain;
 use crate::core::quota::Space;
 use crate::core::run::Memory;
 use crate::core::timeline::Step;
-use crate::gateway::{Hooks, RunGateway, RunLimits};
+use crate::gateway::{Hooks, RunGateway, RunLimits, Scope};
 use crate::host::machine::now;
 use crate::host::mounts::Guard;
 use crate::host::mounts::open::Opened;
@@ -145,7 +145,10 @@ impl Assistant {
         let first_byte = move |_| watch.mark(Step::FirstModelByte);
         let hooks =
             Hooks { touched: Some(Box::new(touched)), first_byte: Some(Box::new(first_byte)) };
-        self.gateway.for_run(Meter::new(allowance), RunLimits::default(), hooks)
+        let model = run.model.as_ref().unwrap_or(&self.settings.model).clone();
+        // No tool of the model's side can be granted yet.
+        let scope = Scope { model, ..Scope::default() };
+        self.gateway.for_run(scope, Meter::new(allowance), RunLimits::default(), hooks)
     }
 
     /// Gathers what the run needs.

@@ -154,6 +154,13 @@ pub const MODEL_BODY_BYTES: usize = 32 * MIB;
 /// Model requests of one run at the same time; the agent makes one or two, and each may hold a
 /// body.
 pub const MODEL_CONCURRENT: usize = 4;
+/// Nesting of a model request's JSON: a tool's schema has about ten levels. The parser itself stops
+/// at 127.
+pub const MODEL_BODY_DEPTH: usize = 100;
+/// Keys of one object in it; they are held while it is read. The largest is a tool's input.
+pub const MODEL_BODY_KEYS: usize = 4096;
+/// Kinds of tools on the model's side that a request may offer: there are about a dozen.
+pub const MODEL_SERVER_TOOLS: usize = 16;
 /// Model requests of one run.
 pub const MODEL_REQUESTS: u32 = 1000;
 /// Time in which the model must begin to answer: before the agent counts as silent.

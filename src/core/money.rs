@@ -82,10 +82,7 @@ impl Prices {
     }
 
     fn find(&self, model: &str) -> Option<&ModelPrice> {
-        let undated = model
-            .rsplit_once('-')
-            .filter(|(_, date)| date.len() == 8 && date.bytes().all(|b| b.is_ascii_digit()));
-        self.0.get(model).or_else(|| self.0.get(undated?.0))
+        self.0.get(model).or_else(|| self.0.get(undated(model)))
     }
 
     /// What one response costs, in millionths of a dollar; `None` for a model without a price.
@@ -109,6 +106,12 @@ impl Prices {
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "saturates")]
         Some(sum.ceil() as u64)
     }
+}
+
+/// A model's name without the date at its end.
+pub fn undated(model: &str) -> &str {
+    let is_date = |end: &str| end.len() == 8 && end.bytes().all(|b| b.is_ascii_digit());
+    model.rsplit_once('-').filter(|(_, end)| is_date(end)).map_or(model, |(name, _)| name)
 }
 
 /// Tokens that the model says it used.

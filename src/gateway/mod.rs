@@ -2,13 +2,16 @@
 //!
 //! | what goes wrong | the agent gets |
 //! |---|---|
-//! | a path, a model, a tool, a field that is not allowed (`ask`) | 4xx: final |
+//! | a path, a model, a tool, a field, a header that is not allowed (`ask`, `policy`) | 4xx: final |
 //! | the run's budget, or its number of requests, is spent | 402: final, in plain words |
 //! | the run is over | 403: final |
 //! | too many requests at the same time | 429: it tries again |
 //! | a body that is too long, too slow, cut | 413, 400: final |
 //! | the model is not to be reached, or silent | 502, 504: it tries again, for 3 minutes |
 //! | the model answers with an error | that answer |
+//!
+//! What the cell says about its connection decides nothing here: the request to the model is made
+//! anew, with headers of ours and a length of its own.
 //!
 //! A request's way is `run`: a permit, the body, `ask` checks it, the budget, `policy` picks its
 //! headers and adds the key, `upstream` sends it; `answer` streams back while `scan` counts. The
@@ -23,6 +26,7 @@ use bytes::Bytes;
 use hyper::body::Body;
 use hyper::{Request, Response};
 
+pub use self::ask::Scope;
 use self::error::{BoxError, ModelBody, ModelError};
 use self::key::ApiKey;
 use self::run::Run;
@@ -36,6 +40,7 @@ mod answer;
 mod ask;
 pub mod demo;
 pub mod error;
+mod json;
 pub mod key;
 mod policy;
 mod run;
@@ -103,8 +108,14 @@ impl Gateway {
     }
 
     /// What one run asks the model through. What it spends is counted in `meter`.
-    pub fn for_run(&self, meter: Meter, limits: RunLimits, hooks: Hooks) -> RunGateway {
-        RunGateway(Arc::new(Run::new(Arc::clone(&self.0), meter, limits, hooks)))
+    pub fn for_run(
+        &self,
+        scope: Scope,
+        meter: Meter,
+        limits: RunLimits,
+        hooks: Hooks,
+    ) -> RunGateway {
+        RunGateway(Arc::new(Run::new(Arc::clone(&self.0), scope, meter, limits, hooks)))
     }
 }
 

@@ -11,7 +11,7 @@ use hyper::{Method, Request, Response, StatusCode};
 use tokio::sync::{OnceCell, Semaphore};
 
 use super::answer::Tally;
-use super::ask::{self, Endpoint};
+use super::ask::{self, Endpoint, Scope};
 use super::error::{self, BoxError, ModelBody, ModelError};
 use super::{Hooks, RunLimits, Shared, policy};
 use crate::core::money::{Meter, Usage};
@@ -19,6 +19,7 @@ use crate::core::money::{Meter, Usage};
 /// What all clones of a run's gateway share.
 pub(super) struct Run {
     pub(super) gateway: Arc<Shared>,
+    scope: Scope,
     limits: RunLimits,
     hooks: Hooks,
     meter: Mutex<Meter>,
@@ -31,9 +32,16 @@ pub(super) struct Run {
 }
 
 impl Run {
-    pub(super) fn new(gateway: Arc<Shared>, meter: Meter, limits: RunLimits, hooks: Hooks) -> Self {
+    pub(super) fn new(
+        gateway: Arc<Shared>,
+        scope: Scope,
+        meter: Meter,
+        limits: RunLimits,
+        hooks: Hooks,
+    ) -> Self {
         Self {
             gateway,
+            scope,
             limits,
             hooks,
             meter: Mutex::new(meter),
@@ -63,12 +71,13 @@ impl Run {
         // First of all: the agent may not read an answer before it has sent its request.
         let body = self.collect(body).await?;
         let (endpoint, path) = Endpoint::of(&head.method, &head.uri)?;
-        let model = ask::model(&body, prices)?;
+        let headers = policy::request_headers(&head.headers, key.as_ref())?;
+        let model = ask::model(&body, prices, &self.scope)?;
         self.admit()?;
         let tally = Tally::open(Arc::clone(self), endpoint, model, body.len());
         let mut outgoing = Request::new(Full::new(body));
         *outgoing.method_mut() = Method::POST;
-        *outgoing.headers_mut() = policy::request_headers(&head.headers, key.as_ref());
+        *outgoing.headers_mut() = headers;
         let host = || upstream.host().to_owned();
         let after = self.limits.first_byte;
         match tokio::time::timeout(after, upstream.send(path, outgoing)).await {

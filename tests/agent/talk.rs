@@ -20,7 +20,7 @@ use noclaw::core::money::{Meter, Prices};
 use noclaw::core::plan::{CellPlan, PlannedMount};
 use noclaw::gateway::key::ApiKey;
 use noclaw::gateway::upstream::Upstream;
-use noclaw::gateway::{Gateway, Hooks, RunLimits, demo};
+use noclaw::gateway::{Gateway, Hooks, RunLimits, Scope, demo};
 use noclaw::host::mounts::open::Opened;
 use noclaw::host::state;
 use noclaw_cell::job::{Exit, Job};
@@ -126,7 +126,8 @@ impl Place {
     /// The demo model behind a run's gateway; it keeps what it is asked.
     fn model(&self) -> Model {
         let meter = Meter::new(u64::MAX / 2);
-        let run = self.gateway.for_run(meter, RunLimits::default(), Hooks::default());
+        let scope = Scope { model: MODEL.to_owned(), ..Scope::default() };
+        let run = self.gateway.for_run(scope, meter, RunLimits::default(), Hooks::default());
         let asked = Arc::clone(&self.asked);
         Arc::new(move |request| {
             let (run, asked) = (run.clone(), Arc::clone(&asked));

@@ -11,7 +11,7 @@ async fn run(key: Option<ApiKey>) -> Result<RunGateway, BoxError> {
     let address = listener.local_addr()?.to_string();
     tokio::spawn(demo::serve(listener, std::future::pending()));
     let gateway = gateway(&address, key)?;
-    Ok(gateway.for_run(Meter::new(1_000_000), RunLimits::default(), Hooks::default()))
+    Ok(gateway.for_run(scope(), Meter::new(1_000_000), RunLimits::default(), Hooks::default()))
 }
 
 fn says(text: &str, stream: bool) -> Result<Request<Full<Bytes>>, BoxError> {
@@ -118,7 +118,7 @@ async fn localhost_is_this_machine_by_either_protocol() -> Outcome {
         let port = listener.local_addr()?.port();
         tokio::spawn(demo::serve(listener, std::future::pending()));
         let gateway = gateway(&format!("localhost:{port}"), Some(ApiKey::for_demo()))?;
-        let run = gateway.for_run(Meter::new(1), RunLimits::default(), Hooks::default());
+        let run = gateway.for_run(scope(), Meter::new(1), RunLimits::default(), Hooks::default());
         assert_eq!(within(run.handle(ask()?)).await?.status(), 200, "{listen}");
     }
     Ok(())

@@ -19,7 +19,7 @@ use tokio::task::JoinHandle;
 use super::error::{BoxError, ModelBody};
 use super::key::ApiKey;
 use super::upstream::Upstream;
-use super::{Gateway, Hooks, RunGateway, RunLimits};
+use super::{Gateway, Hooks, RunGateway, RunLimits, Scope};
 use crate::core::money::{Meter, Prices};
 
 mod demo;
@@ -101,7 +101,8 @@ impl Model {
     }
 
     fn run(&self, allowance: u64, limits: RunLimits, hooks: Hooks) -> Result<RunGateway, BoxError> {
-        Ok(gateway(&self.address, Some(key()?))?.for_run(Meter::new(allowance), limits, hooks))
+        let gateway = gateway(&self.address, Some(key()?))?;
+        Ok(gateway.for_run(scope(), Meter::new(allowance), limits, hooks))
     }
 
     /// A run with plenty of everything.
@@ -127,6 +128,11 @@ async fn respond(
 
 fn gateway(address: &str, key: Option<ApiKey>) -> Result<Gateway, BoxError> {
     Ok(Gateway::new(Upstream::parse(&format!("http://{address}"))?, key, Prices::shipped()?))
+}
+
+/// A run of the model that [`ASK`] asks for.
+fn scope() -> Scope {
+    Scope { model: "claude-sonnet-5-5".to_owned(), ..Scope::default() }
 }
 
 fn key() -> Result<ApiKey, BoxError> {

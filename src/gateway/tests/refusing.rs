@@ -23,6 +23,13 @@ async fn what_is_not_allowed_does_not_reach_the_model() -> Outcome {
     let mut model = Model::start().await?;
     let run = model.plain_run()?;
     let get = Request::get("/v1/messages").body(Full::new(Bytes::new()))?;
+    let mut form = ask()?;
+    let kind = hyper::header::HeaderValue::from_static("application/x-www-form-urlencoded");
+    form.headers_mut().insert("content-type", kind);
+    let mut packed = ask()?;
+    let coding = hyper::header::HeaderValue::from_static("gzip");
+    packed.headers_mut().insert("content-encoding", coding);
+    let other = r#"{"model":"claude-opus-5"}"#;
     let server_tool = r#"{"model":"claude-sonnet-5-5","tools":[{"type":"web_search_20250305"}]}"#;
     for (request, status, kind) in [
         (get, 405, "invalid_request_error"),
@@ -31,6 +38,10 @@ async fn what_is_not_allowed_does_not_reach_the_model() -> Outcome {
         (post("/v1/messages", "[]")?, 400, "invalid_request_error"),
         (post("/v1/messages", r#"{"model":"gpt-4"}"#)?, 400, "invalid_request_error"),
         (post("/v1/messages", server_tool)?, 403, "permission_error"),
+        (post("/v1/messages", other)?, 403, "permission_error"),
+        (post("/v1/messages/count_tokens", other)?, 403, "permission_error"),
+        (form, 415, "invalid_request_error"),
+        (packed, 415, "invalid_request_error"),
         (
             post("/v1/messages/count_tokens", r#"{"model":"claude-sonnet-5-5","container":1}"#)?,
             403,
@@ -132,7 +143,7 @@ async fn a_model_that_cannot_be_reached_is_named_and_the_key_is_not() -> Outcome
     drop(listener);
     let gateway = gateway(&address, Some(key()?))?;
     assert!(!format!("{gateway:?}").contains(KEY));
-    let run = gateway.for_run(Meter::new(1), RunLimits::default(), Hooks::default());
+    let run = gateway.for_run(scope(), Meter::new(1), RunLimits::default(), Hooks::default());
     let (status, kind, message) = refusal(run.handle(ask()?).await).await?;
     assert_eq!((status, kind.as_str()), (502, "api_error"));
     assert!(message.starts_with(&format!("the model at {address} cannot be reached: ")));

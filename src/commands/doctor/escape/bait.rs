@@ -23,7 +23,7 @@ use crate::core::money::{Meter, Prices};
 use crate::core::plan::CellPlan;
 use crate::core::problem::{ExitStatus, chain};
 use crate::gateway::upstream::Upstream;
-use crate::gateway::{Gateway, Hooks, RunGateway, RunLimits, demo};
+use crate::gateway::{Gateway, Hooks, RunGateway, RunLimits, Scope, demo};
 use crate::host::mounts::open::Opened;
 use crate::host::state::State;
 use crate::host::tree::Tree;
@@ -87,8 +87,9 @@ impl Bait {
         let prices = Prices::shipped().map_err(|error| config(&error))?;
         let model = prices.models().next().unwrap_or_default().to_owned();
         let gateway = Gateway::new(upstream, Some(secret), prices);
-        let gateway =
-            gateway.for_run(Meter::new(u64::MAX / 2), RunLimits::default(), Hooks::default());
+        let scope = Scope { model: model.clone(), ..Scope::default() };
+        let meter = Meter::new(u64::MAX / 2);
+        let gateway = gateway.for_run(scope, meter, RunLimits::default(), Hooks::default());
 
         let listener = TcpListener::bind("127.0.0.1:0").await.map_err(failed)?;
         let abstract_name = format!("noclaw-escape-{}", Uuid::new_v4().simple());
