@@ -72,18 +72,21 @@ impl Assistant {
         let cancel = CancellationToken::new();
         running.insert(run.run, cancel.clone());
         let watch = Arc::new(Stopwatch::default());
-        let most = self.settings.limits.run_timeout;
-        let (start, heard) = (Instant::now(), AtomicBool::new(false));
-        let leash = Leash { cancel, most, start, heard, disk: self.disk(&run) };
         let attachments = self.attachments(&run);
         let model = self.model(&run, &watch, &attachments);
+        let most = self.settings.limits.run_timeout;
+        let (start, heard) = (Instant::now(), AtomicBool::new(false));
+        let (model_too, disk) = (model.clone(), self.disk(&run));
+        let leash = Leash { cancel, model: model_too, most, start, heard, disk };
         Current { run, model, attachments, log, watch, leash }
     }
 }
 
-/// What may end a run from outside: its time, somebody's word, or a full disk.
+/// What may end a run from outside: its time, somebody's word, a full disk, or that it is cut off
+/// from the model.
 pub(super) struct Leash {
     cancel: CancellationToken,
+    model: RunGateway,
     start: Instant,
     most: Duration,
     // The agent listens, so it is asked to stop before its cell is taken away.
@@ -102,6 +105,7 @@ impl Leash {
         tokio::select! {
             () = self.cancel.cancelled() => Trouble::Cancelled,
             () = sleep_until(self.start + self.most) => Trouble::RunTime(self.most),
+            why = self.model.cut() => Trouble::Cut(why),
         }
     }
 

@@ -62,6 +62,8 @@ pub(super) enum Trouble {
     Quota(#[from] Exceeded),
     #[error("somebody cancelled the run")]
     Cancelled,
+    #[error(transparent)]
+    Cut(ModelError),
 }
 
 /// How an attempt ends.
@@ -78,6 +80,14 @@ pub(super) fn end(
     prepared: &Prepared,
     model: &RunGateway,
 ) -> End {
+    let result = match (result, model.is_cut()) {
+        // A whole answer, or the sender's own word, stands.
+        (Ok(turn), _) if !turn.failed => Ok(turn),
+        (Err(Trouble::Cancelled), _) => Err(Trouble::Cancelled),
+        // However an agent fails that is cut off: that is why.
+        (_, Some(why)) => Err(Trouble::Cut(why)),
+        (result, None) => result,
+    };
     let last_error = model.last_error();
     // An agent that cannot read a transcript exits before it has asked the model anything.
     let asked = model.meter().usage() != Usage::default() || last_error.is_some();
@@ -116,7 +126,8 @@ impl Trouble {
                 FailureKind::Internal
             }
             Self::Door(DoorError::Lost { .. }) | Self::NoDoor => FailureKind::DoorLost,
-            Self::Door(DoorError::Breach(_))
+            Self::Cut(_)
+            | Self::Door(DoorError::Breach(_))
             | Self::Agent(AgentError::TooMuch { .. } | AgentError::Garbage(..)) => {
                 FailureKind::Breach
             }

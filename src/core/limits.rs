@@ -161,8 +161,13 @@ pub const MODEL_BODY_DEPTH: usize = 100;
 pub const MODEL_BODY_KEYS: usize = 4096;
 /// Kinds of tools on the model's side that a request may offer: there are about a dozen.
 pub const MODEL_SERVER_TOOLS: usize = 16;
-/// Model requests of one run.
+/// Model requests of one run, refused ones too: the busiest run of ten minutes makes about 300.
 pub const MODEL_REQUESTS: u32 = 1000;
+/// What one run may send to the model in all: a thousand requests of a megabyte, which is a long
+/// conversation each time.
+pub const MODEL_SENT_BYTES: u64 = 1024 * MIB as u64;
+/// What one run may be answered in all. The longest single answer is about 20 MiB of events.
+pub const MODEL_ANSWER_BYTES: u64 = 512 * MIB as u64;
 /// Time in which the model must begin to answer: before the agent counts as silent.
 pub const MODEL_FIRST_BYTE: Duration = Duration::from_secs(150);
 /// How long an agent that must end may take to stop by itself, before its cell is taken away.

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | the cell hangs up, before or within the answer | the model's connection is given up |
 //! | the model hangs up within its answer | the cell's stream is reset |
+//! | the run was answered more than it may be in all | the same; the run ends |
 //! | the run cannot be marked as touched | the tool call is withheld, the stream is reset |
 //!
 //! What was used counts in any case, estimated where the model did not come to tell. A run is
@@ -188,6 +189,9 @@ impl Body for Passing {
                 Some(Ok(frame)) => {
                     // Trailers are not passed on.
                     let Ok(data) = frame.into_data() else { continue };
+                    if let Err(beyond) = me.tally.run.pass(data.len()) {
+                        return me.break_off(beyond);
+                    }
                     if me.tally.read(&data) && !me.tally.run.is_touched() {
                         let run = Arc::clone(&me.tally.run);
                         // A task of its own: half a mark would be no mark.
@@ -196,7 +200,9 @@ impl Body for Passing {
                     me.held = Some(data);
                 }
                 Some(Err(e)) => {
-                    return me.break_off(ModelError::BrokeOff { why: e.to_string() });
+                    let broke = || ModelError::BrokeOff { why: e.to_string() };
+                    let error = me.tally.run.is_cut().unwrap_or_else(broke);
+                    return me.break_off(error);
                 }
                 None => {
                     me.over = true;

@@ -3,15 +3,16 @@
 //! | what goes wrong | the agent gets |
 //! |---|---|
 //! | a path, a model, a tool, a field, a header that is not allowed (`ask`, `policy`) | 4xx: final |
-//! | the run's budget, or its number of requests, is spent | 402: final, in plain words |
+//! | the run's budget is spent | 402: final, in plain words |
+//! | the run has made too many requests, sent or was answered too much in all | 402; the run ends |
 //! | the run is over | 403: final |
 //! | too many requests at the same time | 429: it tries again |
-//! | a body that is too long, too slow, cut | 413, 400: final |
+//! | a body of no announced length, too long, too slow, longer or shorter | 411, 413, 400: final |
 //! | the model is not to be reached, or silent | 502, 504: it tries again, for 3 minutes |
 //! | the model answers with an error | that answer |
 //!
-//! What the cell says about its connection decides nothing here: the request to the model is made
-//! anew, with headers of ours and a length of its own.
+//! What the cell says about its connection decides nothing here: a request is read to its announced
+//! end, and the one to the model is made anew, with headers of ours and a length of its own.
 //!
 //! A request's way is `run`: a permit, the body, `ask` checks it, the budget, `policy` picks its
 //! headers and adds the key, `upstream` sends it; `answer` streams back while `scan` counts. The
@@ -32,7 +33,8 @@ use self::key::ApiKey;
 use self::run::Run;
 use self::upstream::Upstream;
 use crate::core::limits::{
-    MODEL_BODY_BYTES, MODEL_CONCURRENT, MODEL_FIRST_BYTE, MODEL_REQUESTS, REQUEST_TIME,
+    MODEL_ANSWER_BYTES, MODEL_BODY_BYTES, MODEL_CONCURRENT, MODEL_FIRST_BYTE, MODEL_REQUESTS,
+    MODEL_SENT_BYTES, REQUEST_TIME,
 };
 use crate::core::money::{Meter, Prices};
 
@@ -69,8 +71,12 @@ pub struct RunLimits {
     pub body_time: Duration,
     /// Requests at the same time.
     pub concurrent: usize,
-    /// Requests in all.
+    /// Requests in all, refused ones too.
     pub requests: u32,
+    /// Bytes of all requests' bodies.
+    pub sent_bytes: u64,
+    /// Bytes of all answers' bodies.
+    pub answer_bytes: u64,
     /// Time in which the model must begin to answer.
     pub first_byte: Duration,
 }
@@ -82,6 +88,8 @@ impl Default for RunLimits {
             body_time: REQUEST_TIME,
             concurrent: MODEL_CONCURRENT,
             requests: MODEL_REQUESTS,
+            sent_bytes: MODEL_SENT_BYTES,
+            answer_bytes: MODEL_ANSWER_BYTES,
             first_byte: MODEL_FIRST_BYTE,
         }
     }
@@ -144,6 +152,17 @@ impl RunGateway {
     /// Refuses all requests from now on. Answers that stream already are cut by the door.
     pub fn close(&self) {
         self.0.close();
+    }
+
+    /// Waits until the run is cut off from the model, because it went beyond what it may ask in all.
+    /// It must be ended then.
+    pub async fn cut(&self) -> ModelError {
+        self.0.cut().await
+    }
+
+    /// Why it is cut off, if it is.
+    pub fn is_cut(&self) -> Option<ModelError> {
+        self.0.is_cut()
     }
 
     /// What was used and spent so far.

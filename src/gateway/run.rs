@@ -1,7 +1,7 @@
 //! One run's share of the gateway: permits, budget, account, and the way that a request takes.
 
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Instant;
 
 use bytes::Bytes;
@@ -9,6 +9,7 @@ use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper::body::Body;
 use hyper::{Method, Request, Response, StatusCode};
 use tokio::sync::{OnceCell, Semaphore};
+use tokio_util::sync::CancellationToken;
 
 use super::answer::Tally;
 use super::ask::{self, Endpoint, Scope};
@@ -25,6 +26,11 @@ pub(super) struct Run {
     meter: Mutex<Meter>,
     concurrent: Arc<Semaphore>,
     requests: AtomicU32,
+    sent_bytes: AtomicU64,
+    answer_bytes: AtomicU64,
+    // Which of them went beyond its limit; then the run is over.
+    beyond: OnceLock<ModelError>,
+    over: CancellationToken,
     closed: AtomicBool,
     answered: AtomicBool,
     touched: OnceCell<()>,
@@ -47,6 +53,10 @@ impl Run {
             meter: Mutex::new(meter),
             concurrent: Arc::new(Semaphore::new(limits.concurrent)),
             requests: AtomicU32::new(0),
+            sent_bytes: AtomicU64::new(0),
+            answer_bytes: AtomicU64::new(0),
+            beyond: OnceLock::new(),
+            over: CancellationToken::new(),
             closed: AtomicBool::new(false),
             answered: AtomicBool::new(false),
             touched: OnceCell::new(),
@@ -62,7 +72,23 @@ impl Run {
         B: Body<Data = Bytes> + Send,
         B::Error: Into<BoxError>,
     {
+        tokio::select! {
+            biased;
+            cut = self.cut() => Err(cut),
+            answer = self.ask(request) => answer,
+        }
+    }
+
+    async fn ask<B>(
+        self: &Arc<Self>,
+        request: Request<B>,
+    ) -> Result<Response<ModelBody>, ModelError>
+    where
+        B: Body<Data = Bytes> + Send,
+        B::Error: Into<BoxError>,
+    {
         let Shared { upstream, key, prices } = &*self.gateway;
+        self.arrive()?;
         let permit = Arc::clone(&self.concurrent).try_acquire_owned().map_err(|_| {
             let message = format!("more than {} requests at a time", self.limits.concurrent);
             ModelError::refused(StatusCode::TOO_MANY_REQUESTS, message)
@@ -96,9 +122,17 @@ impl Run {
         B::Error: Into<BoxError>,
     {
         let RunLimits { body_bytes, body_time, .. } = self.limits;
+        let announced = self.announced(body.size_hint().exact())?;
         let collecting = Box::pin(Limited::new(body, body_bytes).collect());
         match tokio::time::timeout(body_time, collecting).await {
-            Ok(Ok(collected)) => Ok(collected.to_bytes()),
+            Ok(Ok(collected)) => {
+                let body = collected.to_bytes();
+                // HTTP/2 sees to it, too: there such a body breaks off.
+                match body.len() as u64 == announced {
+                    true => Ok(body),
+                    false => Err(bad_request("the request is not as long as it announced")),
+                }
+            }
             Ok(Err(e)) if e.is::<LengthLimitError>() => {
                 let message = format!("the request has more than {body_bytes} bytes");
                 Err(ModelError::refused(StatusCode::PAYLOAD_TOO_LARGE, message))
@@ -108,19 +142,73 @@ impl Run {
         }
     }
 
-    /// Whether one more request may go out. Called last, so that nothing comes in between.
-    fn admit(&self) -> Result<(), ModelError> {
-        if self.closed.load(Ordering::Acquire) {
-            return Err(ModelError::refused(StatusCode::FORBIDDEN, "the run is over"));
-        }
-        if !lock(&self.meter).has_budget() {
-            return Err(spent("the budget of this run is spent"));
-        }
+    /// Counts a request, whatever becomes of it.
+    fn arrive(&self) -> Result<(), ModelError> {
+        self.refuse_if_closed()?;
         let most = self.limits.requests;
         if self.requests.fetch_add(1, Ordering::Relaxed) >= most {
-            return Err(spent(format!("this run has made its {most} model requests")));
+            return Err(self.beyond(format!("this run has made its {most} model requests")));
         }
         Ok(())
+    }
+
+    /// Whether a body of this length may come. One that tells none could be of any.
+    fn announced(&self, length: Option<u64>) -> Result<u64, ModelError> {
+        let RunLimits { body_bytes, sent_bytes, .. } = self.limits;
+        let Some(length) = length else {
+            let message = "a request must tell the length of its body (content-length)";
+            return Err(ModelError::refused(StatusCode::LENGTH_REQUIRED, message));
+        };
+        if length > body_bytes as u64 {
+            let message = format!("the request has more than {body_bytes} bytes");
+            return Err(ModelError::refused(StatusCode::PAYLOAD_TOO_LARGE, message));
+        }
+        match within(&self.sent_bytes, length, sent_bytes) {
+            true => Ok(length),
+            false => Err(self.beyond(format!("this run has sent its {sent_bytes} bytes"))),
+        }
+    }
+
+    /// Whether a piece of an answer of this length may be passed on.
+    pub(super) fn pass(&self, length: usize) -> Result<(), ModelError> {
+        let most = self.limits.answer_bytes;
+        match within(&self.answer_bytes, length as u64, most) {
+            true => Ok(()),
+            false => Err(self.beyond(format!("this run was answered its {most} bytes"))),
+        }
+    }
+
+    /// Whether one more request may go out. Called last, so that nothing comes in between.
+    fn admit(&self) -> Result<(), ModelError> {
+        self.refuse_if_closed()?;
+        match lock(&self.meter).has_budget() {
+            true => Ok(()),
+            false => Err(spent("the budget of this run is spent")),
+        }
+    }
+
+    fn refuse_if_closed(&self) -> Result<(), ModelError> {
+        match self.closed.load(Ordering::Acquire) {
+            true => Err(ModelError::refused(StatusCode::FORBIDDEN, "the run is over")),
+            false => Ok(()),
+        }
+    }
+
+    /// The run went beyond a limit: it is over.
+    fn beyond(&self, message: String) -> ModelError {
+        let error = self.beyond.get_or_init(|| spent(message)).clone();
+        self.over.cancel();
+        error
+    }
+
+    pub(super) async fn cut(&self) -> ModelError {
+        self.over.cancelled().await;
+        let nothing = || ModelError::refused(StatusCode::FORBIDDEN, "the run is over");
+        self.is_cut().unwrap_or_else(nothing)
+    }
+
+    pub(super) fn is_cut(&self) -> Option<ModelError> {
+        self.beyond.get().cloned()
     }
 
     pub(super) fn close(&self) {
@@ -170,6 +258,11 @@ impl Run {
         };
         self.touched.get_or_try_init(write).await.copied()
     }
+}
+
+/// Counts `more`; whether the sum is within `most`.
+fn within(sum: &AtomicU64, more: u64, most: u64) -> bool {
+    sum.fetch_add(more, Ordering::Relaxed).saturating_add(more) <= most
 }
 
 fn bad_request(message: impl AsRef<str>) -> ModelError {
