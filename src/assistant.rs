@@ -1,15 +1,15 @@
 //! The story: a message is accepted, its run is claimed in turn, a cell is made, the agent answers,
 //! the outcome is written, the cell is gone. Everything else in NoClaw serves this page.
 //!
-//! What can go wrong on the way is a [`Trouble`], and each has an outcome: a run that was claimed
-//! always ends in [`Assistant::finish`], and its container always in `Cell::end`. What follows what
-//! is decided in `core/run.rs`; at `points` a test may have the service stand still, or be killed.
+//! What can go wrong on the way is a [`Trouble`]: a run that was claimed ends in
+//! [`Assistant::finish`], its container in `Cell::end`. What follows what: `core/run.rs`.
 
 mod after;
 mod ask;
 mod current;
 pub mod events;
 pub mod grants;
+pub mod halt;
 mod listen;
 mod memory;
 pub mod people;
@@ -70,7 +70,7 @@ pub struct Assistant {
     pub events: Events,
     /// Something may be claimed.
     pub wake: Notify,
-    /// Some run has its outcome.
+    /// Some run has its outcome, or its container is gone.
     pub ended: watch::Sender<()>,
     /// The service stops.
     pub stop: CancellationToken,

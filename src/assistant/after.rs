@@ -166,6 +166,7 @@ impl Assistant {
         }
         self.insist("a container's absence", || self.store.gone(run.run, now())).await;
         self.running.lock().await.remove(&run.run);
+        self.ended.send_replace(());
         self.wake.notify_one();
         self.record_space(run).await;
     }
@@ -181,7 +182,6 @@ impl Assistant {
                 Ok(state) => {
                     running.remove(&run);
                     if state.is_final() {
-                        self.ended.send_replace(());
                         self.events.over(run);
                     } else {
                         let attempts = current.run.attempts;
@@ -198,6 +198,7 @@ impl Assistant {
             drop(running);
             tokio::time::sleep(AGAIN).await;
         }
+        self.ended.send_replace(());
         self.wake.notify_one();
     }
 

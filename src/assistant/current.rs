@@ -50,6 +50,10 @@ impl Assistant {
     /// The next run whose turn it is: in order per conversation, so many at a time.
     pub(super) async fn claim(&self) -> Option<Current> {
         let mut running = self.running.lock().await;
+        if self.gateway.halted().is_some() {
+            // Whoever takes it back wakes us.
+            return None;
+        }
         match self.store.claim(self.settings.active_limits(), now()).await {
             Ok(run) => run.map(|run| self.begin(run, &mut running)),
             Err(error) => {
@@ -76,8 +80,8 @@ impl Assistant {
         let model = self.model(&run, &watch, &attachments);
         let most = self.settings.limits.run_timeout;
         let (start, heard) = (Instant::now(), AtomicBool::new(false));
-        let (model_too, disk) = (model.clone(), self.disk(&run));
-        let leash = Leash { cancel, model: model_too, most, start, heard, disk };
+        let disk = self.disk(&run);
+        let leash = Leash { cancel, model: model.clone(), most, start, heard, disk };
         Current { run, model, attachments, log, watch, leash }
     }
 }

@@ -1,17 +1,19 @@
-//! Readiness: Podman, its storage, the limits it can enforce, the image, the key, room on the disk.
-//! Asked before a message is accepted and when its cell is made, never by liveness.
+//! Readiness: no halt; Podman, its storage, the limits it can enforce, the image, the key, room on
+//! the disk. Asked before a message is accepted and when its cell is made, never by liveness.
 
 use std::path::PathBuf;
 use std::sync::Mutex;
 use std::sync::PoisonError;
 use std::time::{Duration, Instant};
 
+use super::halt;
 use crate::cell::Cells;
 use crate::cell::engine::Info;
 use crate::cell::image::{self, AgentImage};
 use crate::core::plan::Controller;
 use crate::core::problem::{Problem, ProblemKind, chain};
 use crate::core::quota;
+use crate::gateway::Gateway;
 use crate::host::owned;
 
 /// How long a good answer holds: Podman is not asked for each of many messages at once.
@@ -45,6 +47,7 @@ async fn info(cells: &Cells) -> Result<Info, Problem> {
 pub struct Readiness {
     cells: Cells,
     accept_without: Vec<Controller>,
+    gateway: Gateway,
     has_model: bool,
     state: PathBuf,
     disk_free: u64,
@@ -57,18 +60,36 @@ impl Readiness {
     pub const fn new(
         cells: Cells,
         accept_without: Vec<Controller>,
+        gateway: Gateway,
         has_model: bool,
         state: PathBuf,
         disk_free: u64,
     ) -> Self {
-        Self { cells, accept_without, has_model, state, disk_free, last: Mutex::new(None) }
+        let last = Mutex::new(None);
+        Self { cells, accept_without, gateway, has_model, state, disk_free, last }
     }
 
     /// Whether a message can be answered now.
     ///
     /// # Errors
-    /// The first thing that is missing, with a hint.
+    /// The first thing that is missing, or the owner's halt, with a hint.
     pub async fn check(&self) -> Result<Ready, Problem> {
+        match self.halted() {
+            Some(problem) => Err(problem),
+            None => self.parts().await,
+        }
+    }
+
+    /// The owner's halt, as what keeps messages from being answered.
+    pub fn halted(&self) -> Option<Problem> {
+        self.gateway.halted().map(|halt| halt::problem(&halt))
+    }
+
+    /// Whether all is there that it takes, halted or not.
+    ///
+    /// # Errors
+    /// The first thing that is missing, with a hint.
+    pub async fn parts(&self) -> Result<Ready, Problem> {
         // It changes from moment to moment, and costs nothing to ask.
         self.room()?;
         let last = self.last.lock().unwrap_or_else(PoisonError::into_inner).clone();

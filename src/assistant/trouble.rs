@@ -117,6 +117,8 @@ impl Trouble {
                 let why = model.map(|error| format!("; {error}")).unwrap_or_default();
                 return Outcome::TimedOut { detail: detail + &why };
             }
+            Self::Cut(ModelError::Halted(_)) => FailureKind::Halted,
+            Self::NotReady(problem) if problem.kind == ProblemKind::Halted => FailureKind::Halted,
             Self::Quota(_) => FailureKind::Quota,
             Self::NotReady(problem) if problem.kind == ProblemKind::StorageFull => {
                 FailureKind::Quota

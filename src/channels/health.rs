@@ -7,6 +7,7 @@ use hyper::Response;
 use noclaw_cell::preflight::Landlock;
 use serde::{Deserialize, Serialize};
 
+use super::halt::HaltView;
 use super::who::Speaker;
 use super::{Routes, fault, owner_only};
 use crate::core::plan::Controller;
@@ -55,6 +56,9 @@ pub struct Status {
     pub podman: Option<String>,
     /// The image's id and the agent's version.
     pub image: Option<String>,
+    /// The owner's halt.
+    #[serde(default)]
+    pub halt: Option<HaltView>,
     /// What keeps messages from being answered.
     pub problem: Option<Document>,
 }
@@ -76,10 +80,12 @@ pub(super) async fn status(routes: &Routes, speaker: &Speaker) -> Result<Respons
     owner_only(speaker)?;
     let counts = routes.store().counts().await.map_err(|e| fault(&e))?;
     let (settings, about) = (&routes.assistant.settings, &routes.about);
-    let (ready, problem) = match routes.ready().check().await {
+    let (ready, missing) = match routes.ready().parts().await {
         Ok(ready) => (Some(ready), None),
-        Err(problem) => (None, Some(Document::from(&problem))),
+        Err(problem) => (None, Some(problem)),
     };
+    let problem = routes.ready().halted().or(missing);
+    let problem = problem.map(|problem| Document::from(&problem));
     let image = |image: &crate::cell::image::AgentImage| {
         let id = image.id.strip_prefix("sha256:").unwrap_or(&image.id);
         format!("{} (agent {})", id.get(..12).unwrap_or(id), image.agent)
@@ -100,6 +106,7 @@ pub(super) async fn status(routes: &Routes, speaker: &Speaker) -> Result<Respons
             accepted_without: settings.accept_without.clone(),
             podman: ready.as_ref().map(|ready| ready.podman.version.clone()),
             image: ready.as_ref().map(|ready| image(&ready.image)),
+            halt: routes.halt(),
             problem,
         },
     ))

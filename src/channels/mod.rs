@@ -2,6 +2,7 @@
 //! problem document.
 
 pub mod events;
+pub mod halt;
 pub mod health;
 pub mod history;
 pub mod listen;
@@ -55,6 +56,11 @@ impl Routes {
         &self.assistant.store
     }
 
+    /// The halt that holds, as people are shown it.
+    fn halt(&self) -> Option<halt::HaltView> {
+        self.assistant.gateway.halted().map(Into::into)
+    }
+
     fn ready(&self) -> &Readiness {
         &self.assistant.ready
     }
@@ -98,6 +104,9 @@ impl Routes {
             ["v1", "tokens"] if post => tokens::create(self, &speaker, request).await,
             ["v1", "tokens", id] if delete => tokens::delete(self, &speaker, id).await,
             ["v1", "users", rest @ ..] => users::route(self, &speaker, rest, request).await,
+            ["v1", "halt"] if get || delete || request.method() == Method::PUT => {
+                halt::route(self, &speaker, request).await
+            }
             ["v1", "news"] if get => news::show(self, &speaker).await,
             ["v1", "news", "seen"] if post => news::seen(self, &speaker, request).await,
             parts => match allowed(parts) {
@@ -116,6 +125,7 @@ fn allowed(parts: &[&str]) -> Option<&'static str> {
         | ["v1", "runs" | "status" | "news"]
         | ["v1", "runs", _, "events"] => "GET",
         ["v1", "runs", _] => "GET, DELETE",
+        ["v1", "halt"] => "GET, PUT, DELETE",
         ["v1", "tokens"] => "GET, POST",
         ["v1", "tokens", _] => "DELETE",
         _ => return None,

@@ -5,6 +5,7 @@ use hyper::body::Incoming;
 use hyper::{Request, Response};
 use serde::{Deserialize, Serialize};
 
+use super::halt::HaltView;
 use super::who::Speaker;
 use super::{Routes, fault, owner_only};
 use crate::core::ids::{RunId, UserName};
@@ -49,6 +50,9 @@ pub struct NewsView {
     /// Users whose workspace is nearly full now.
     #[serde(default)]
     pub nearly_full: Vec<FullView>,
+    /// The owner's halt, if one holds.
+    #[serde(default)]
+    pub halt: Option<HaltView>,
 }
 
 /// A user whose workspace is nearly full.
@@ -93,7 +97,7 @@ pub(super) async fn show(routes: &Routes, speaker: &Speaker) -> Result<Response<
     let quota = settings.limits.workspace;
     let notice = quota.part(QUOTA_NOTICE_PERCENT);
     let news = routes.store().news(&settings.owner, notice, now()).await;
-    Ok(reply::json(200, &NewsView::of(news.map_err(|e| fault(&e))?, quota)))
+    Ok(reply::json(200, &NewsView::of(news.map_err(|e| fault(&e))?, quota, routes.halt())))
 }
 
 /// Writes that the owner has looked.
@@ -114,7 +118,7 @@ pub(super) async fn seen(
 }
 
 impl NewsView {
-    fn of(news: News, quota: Space) -> Self {
+    fn of(news: News, quota: Space, halt: Option<HaltView>) -> Self {
         #[expect(clippy::cast_precision_loss, reason = "millionths of dollars are below 2^52")]
         let dollars = |microusd: u64| microusd as f64 / 1e6;
         Self {
@@ -136,6 +140,7 @@ impl NewsView {
                 .into_iter()
                 .map(|(user, used)| FullView { user, used, quota })
                 .collect(),
+            halt,
         }
     }
 }

@@ -5,6 +5,7 @@ mod chat;
 mod client;
 mod demo_model;
 mod doctor;
+mod halt;
 mod history;
 mod image;
 mod mount;
@@ -66,6 +67,10 @@ enum Command {
     /// Make and remove tokens for HTTP over TCP
     #[command(subcommand)]
     Token(token::Command),
+    /// Let nothing go on: end what is running, begin nothing, reach no model
+    Halt(halt::Args),
+    /// Take a halt back: what waits begins
+    Unhalt(halt::UnhaltArgs),
     /// What the service is and does
     Status(status::Args),
     /// Check what this machine needs to run NoClaw
@@ -131,6 +136,8 @@ pub fn main() -> ExitCode {
         Some(Command::Mount(command)) => mount::run(command),
         Some(Command::Image(command)) => image::run(command),
         Some(Command::Token(command)) => token::run(command),
+        Some(Command::Halt(args)) => halt::run(args),
+        Some(Command::Unhalt(args)) => halt::unhalt(&args),
         Some(Command::Status(args)) => status::run(&args),
         Some(Command::Doctor(args)) => doctor::run(&args),
         Some(Command::DemoModel(args)) => demo_model::run(&args),

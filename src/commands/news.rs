@@ -5,6 +5,7 @@ use std::fmt::Write;
 use jiff::Timestamp;
 
 use super::client::{Client, Miss};
+use super::halt::since;
 use super::{Ended, all_printed, block_on, local, print, print_json};
 use crate::channels::news::{FullView, NewsView, SeenBody, ToldView};
 use crate::core::problem::ExitStatus;
@@ -46,6 +47,11 @@ pub fn run(args: &Args) -> Ended {
 }
 
 fn tell(news: &NewsView) -> String {
+    let halted = news.halt.as_ref().map(|halt| format!("HALTED {} (noclaw unhalt)\n", since(halt)));
+    halted.unwrap_or_default() + &happened(news)
+}
+
+fn happened(news: &NewsView) -> String {
     let moment = |ms| local(Timestamp::from_millisecond(ms).unwrap_or_default());
     let since = news.since.map_or_else(
         || "since the beginning".to_owned(),

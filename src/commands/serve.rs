@@ -115,16 +115,18 @@ async fn serve(args: Args, settings: Settings, model: Model, landlock: Landlock)
     let store = Store::open(options).await.map_err(|e| Failure::of(ExitStatus::Config, &e))?;
     let cells = Cells::at(&args.places.podman);
     let stop = CancellationToken::new();
-    let accept_without = settings.accept_without.clone();
+    let has_model = model.key.is_some();
+    let gateway = Gateway::new(model.upstream, model.key, settings.prices.clone());
     let assistant = Arc::new(Assistant {
         ready: Readiness::new(
             cells.clone(),
-            accept_without.clone(),
-            model.key.is_some(),
+            settings.accept_without.clone(),
+            gateway.clone(),
+            has_model,
             args.places.state.clone(),
             settings.limits.disk_free,
         ),
-        gateway: Gateway::new(model.upstream, model.key, settings.prices.clone()),
+        gateway,
         settings,
         state,
         store: store.clone(),
@@ -142,10 +144,23 @@ async fn serve(args: Args, settings: Settings, model: Model, landlock: Landlock)
         // It answers until the process ends: runs that are being ended still need it.
         tokio::spawn(demo::serve(listener, std::future::pending()));
     }
+    assistant.recall_halt().await.map_err(|e| Failure::of(ExitStatus::Config, &e))?;
     assistant.settle_people().await;
     let connections = Connections::new(stop.clone());
     let listening = listen(&args, &assistant, &connections, landlock).await?;
     tracing::info!(pid = std::process::id(), listening = listening.join(" "), "ready for messages");
+    tell_what_is_missing(&assistant).await;
+    let worker = tokio::spawn(work(Arc::clone(&assistant)));
+    signals.next().await;
+    stop.cancel();
+    wind_down(&args, &assistant, worker, &connections, signals).await;
+    store.close().await;
+    Ok(ExitStatus::Ok)
+}
+
+/// Warns of what it is to do without, and of what keeps it from answering.
+async fn tell_what_is_missing(assistant: &Assistant) {
+    let accept_without = &assistant.settings.accept_without;
     if !accept_without.is_empty() {
         let list: Vec<_> = accept_without.iter().map(|c| c.as_str()).collect();
         tracing::warn!(
@@ -161,13 +176,6 @@ async fn serve(args: Args, settings: Settings, model: Model, landlock: Landlock)
     if let Err(error) = assistant.settings.guard.allowlist() {
         tracing::warn!(hint = error.hint(), "no folder is granted to anybody: {}", chain(&error));
     }
-
-    let worker = tokio::spawn(work(Arc::clone(&assistant)));
-    signals.next().await;
-    stop.cancel();
-    wind_down(&args, &assistant, worker, &connections, signals).await;
-    store.close().await;
-    Ok(ExitStatus::Ok)
 }
 
 /// Settles what was left, then answers until the service stops.

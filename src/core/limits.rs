@@ -185,6 +185,12 @@ pub const EVENTS_KEPT_BYTES: usize = MIB;
 pub const WRITE_TIME: Duration = Duration::from_secs(30);
 /// Between two signs of life on a stream of events that has nothing to tell.
 pub const EVENTS_IDLE: Duration = Duration::from_secs(15);
+/// From a halt to the end of the last connection to the model. Nothing is written to one meanwhile.
+pub const HALT_TIME: Duration = Duration::from_secs(2);
+/// The reason of a halt: a sentence or two.
+pub const HALT_REASON_BYTES: usize = 500;
+/// How long a request to halt waits for the ends of the runs that were going on.
+pub const HALT_WAIT: Duration = Duration::from_secs(10);
 /// Bytes of an `Idempotency-Key`.
 pub const KEY_BYTES: usize = 255;
 /// How long a request to cancel waits for the run's end.

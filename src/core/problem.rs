@@ -135,6 +135,8 @@ kinds! {
     Internal = "internal", 500, Failed, "The service has a fault";
     /// Podman cannot be had.
     PodmanUnavailable = "podman-unavailable", 503, Unavailable, "Podman is not available";
+    /// The owner has halted the service.
+    Halted = "halted", 503, Later, "NoClaw is halted";
     /// The service stops.
     Stopping = "stopping", 503, Later, "The service is stopping";
     /// There is no image to make cells of.

@@ -27,6 +27,7 @@
 //! | the run, or the agent's silence, took too long | `timed_out` |
 //! | somebody cancels it; see [`cancel`] | cancelled, unless its outcome is known already |
 //! | the agent refuses the conversation's transcript | queued again, once, to begin anew |
+//! | the owner halts the service | failed: halted |
 //! | the service died or could not wait; see [`after_crash`] | queued again, or an end |
 //! | the owner retries one that ended without an answer; see [`RunState::may_be_retried`] | a new run, once |
 
@@ -35,6 +36,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
+use super::halt::Halt;
 use super::ids::InvalidId;
 use super::limits::ATTEMPTS;
 
@@ -155,6 +157,8 @@ pub enum FailureKind {
     Breach,
     /// The workspace, the transcripts or the disk are full.
     Quota,
+    /// The owner halted the service.
+    Halted,
     /// The service died after the agent began to act.
     Interrupted,
     /// A fault of the service itself.
@@ -173,6 +177,7 @@ impl FailureKind {
             Self::OutOfMemory => "out of memory",
             Self::Breach => "breach",
             Self::Quota => "quota",
+            Self::Halted => "halted",
             Self::Interrupted => "interrupted",
             Self::Internal => "internal",
         }
@@ -300,11 +305,15 @@ pub enum Settle {
     End(Outcome),
 }
 
-/// Settles a run after a crash, once its container has been seen absent.
-pub fn after_crash(run: Progress) -> Settle {
+/// Settles a run after a crash, once its container has been seen absent. A `halt` that holds was
+/// about to end it: nothing is claimed under one.
+pub fn after_crash(run: Progress, halt: Option<&Halt>) -> Settle {
     let Progress { attempts, delivered, touched, cancel } = run;
     if cancel {
         return Settle::End(Outcome::Cancelled);
+    }
+    if let Some(halt) = halt {
+        return Settle::End(Outcome::failed(FailureKind::Halted, halt));
     }
     // Once delivered, a model has seen it and been paid: one more try, not two.
     let most = if delivered { 2 } else { ATTEMPTS };
@@ -369,7 +378,7 @@ mod tests {
                     touched: number & 2 != 0,
                     cancel: number & 4 != 0,
                 };
-                let next = match after_crash(run) {
+                let next = match after_crash(run, None) {
                     Settle::Requeue => RunState::Queued,
                     Settle::End(outcome) => outcome.state(),
                 };
@@ -381,14 +390,26 @@ mod tests {
 
     #[test]
     fn a_crash_repeats_only_what_did_nothing() {
-        assert_eq!(after_crash(FRESH), Settle::Requeue);
-        assert_eq!(after_crash(Progress { attempts: 2, ..FRESH }), Settle::Requeue);
-        assert!(matches!(after_crash(Progress { attempts: 3, ..FRESH }), Settle::End(_)));
+        assert_eq!(after_crash(FRESH, None), Settle::Requeue);
+        assert_eq!(after_crash(Progress { attempts: 2, ..FRESH }, None), Settle::Requeue);
+        assert!(matches!(after_crash(Progress { attempts: 3, ..FRESH }, None), Settle::End(_)));
         let delivered = Progress { delivered: true, ..FRESH };
-        assert_eq!(after_crash(delivered), Settle::Requeue);
-        assert!(matches!(after_crash(Progress { attempts: 2, ..delivered }), Settle::End(_)));
-        assert!(matches!(after_crash(Progress { touched: true, ..delivered }), Settle::End(_)));
-        let cancelled = after_crash(Progress { cancel: true, ..FRESH });
+        assert_eq!(after_crash(delivered, None), Settle::Requeue);
+        assert!(matches!(after_crash(Progress { attempts: 2, ..delivered }, None), Settle::End(_)));
+        assert!(matches!(
+            after_crash(Progress { touched: true, ..delivered }, None),
+            Settle::End(_)
+        ));
+        let cancelled = after_crash(Progress { cancel: true, ..FRESH }, None);
+        assert_eq!(cancelled, Settle::End(Outcome::Cancelled));
+    }
+
+    #[test]
+    fn under_a_halt_a_crash_repeats_nothing() {
+        let halt = Halt { since_ms: 1, reason: "key leaked".parse().ok() };
+        let ended = Outcome::failed(FailureKind::Halted, "the owner has halted NoClaw: key leaked");
+        assert_eq!(after_crash(FRESH, Some(&halt)), Settle::End(ended));
+        let cancelled = after_crash(Progress { cancel: true, ..FRESH }, Some(&halt));
         assert_eq!(cancelled, Settle::End(Outcome::Cancelled));
     }
 }

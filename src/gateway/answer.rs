@@ -4,7 +4,7 @@
 //! |---|---|
 //! | the cell hangs up, before or within the answer | the model's connection is given up |
 //! | the model hangs up within its answer | the cell's stream is reset |
-//! | the run was answered more than it may be in all | the same; the run ends |
+//! | the run was answered more than it may be in all, the service is halted | the same; the run ends |
 //! | the run cannot be marked as touched | the tool call is withheld, the stream is reset |
 //!
 //! What was used counts in any case, estimated where the model did not come to tell. A run is

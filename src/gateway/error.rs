@@ -14,6 +14,8 @@ use hyper::header::{ALLOW, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER};
 use hyper::{Response, StatusCode};
 use serde_json::Value;
 
+use crate::core::halt::Halt;
+
 /// Any error, as bodies carry it.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 /// The body of an answer.
@@ -61,6 +63,9 @@ pub enum ModelError {
         /// What the hook said.
         why: String,
     },
+    /// The owner has halted the service.
+    #[error("{0}")]
+    Halted(Halt),
     /// The gateway refused the request.
     #[error("{message}")]
     Refused {
@@ -82,6 +87,7 @@ impl ModelError {
             Self::Answered { status, .. } | Self::Refused { status, .. } => {
                 StatusCode::from_u16(*status).unwrap_or(StatusCode::BAD_GATEWAY)
             }
+            Self::Halted(_) => StatusCode::FORBIDDEN,
             Self::Silent { .. } => StatusCode::GATEWAY_TIMEOUT,
             _ => StatusCode::BAD_GATEWAY,
         };

@@ -5,7 +5,7 @@
 //! | a path, a model, a tool, a field, a header that is not allowed (`ask`, `policy`) | 4xx: final |
 //! | the run's budget is spent | 402: final, in plain words |
 //! | the run has made too many requests, sent or was answered too much in all | 402; the run ends |
-//! | the run is over | 403: final |
+//! | the run is over, or the owner has halted the service (`valve`) | 403: final |
 //! | too many requests at the same time | 429: it tries again |
 //! | a body of no announced length, too long, too slow, longer or shorter | 411, 413, 400: final |
 //! | the model is not to be reached, or silent | 502, 504: it tries again, for 3 minutes |
@@ -32,9 +32,10 @@ use self::error::{BoxError, ModelBody, ModelError};
 use self::key::ApiKey;
 use self::run::Run;
 use self::upstream::Upstream;
+use crate::core::halt::Halt;
 use crate::core::limits::{
-    MODEL_ANSWER_BYTES, MODEL_BODY_BYTES, MODEL_CONCURRENT, MODEL_FIRST_BYTE, MODEL_REQUESTS,
-    MODEL_SENT_BYTES, REQUEST_TIME,
+    HALT_TIME, MODEL_ANSWER_BYTES, MODEL_BODY_BYTES, MODEL_CONCURRENT, MODEL_FIRST_BYTE,
+    MODEL_REQUESTS, MODEL_SENT_BYTES, REQUEST_TIME,
 };
 use crate::core::money::{Meter, Prices};
 
@@ -50,6 +51,7 @@ mod scan;
 #[cfg(test)]
 mod tests;
 pub mod upstream;
+mod valve;
 
 /// Where the model is, with which key, at which prices. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -125,6 +127,28 @@ impl Gateway {
     ) -> RunGateway {
         RunGateway(Arc::new(Run::new(Arc::clone(&self.0), scope, meter, limits, hooks)))
     }
+
+    /// Cuts all runs off from the model, for good. Once this returns no byte goes there until
+    /// [`Gateway::unhalt`], and the connections have ended, or will without having sent anything.
+    /// Returns the halt that holds: halting what is halted changes nothing.
+    pub async fn halt(&self, halt: Halt) -> Halt {
+        let valve = &self.0.upstream.valve;
+        let stretch = valve.stretch();
+        let halt = valve.shut(halt);
+        // One whose answer nobody reads ends with its run.
+        tokio::time::timeout(HALT_TIME, stretch.empty()).await.ok();
+        halt
+    }
+
+    /// Lets runs that begin from now on reach the model.
+    pub fn unhalt(&self) {
+        self.0.upstream.valve.open();
+    }
+
+    /// The halt that holds.
+    pub fn halted(&self) -> Option<Halt> {
+        self.0.upstream.valve.stretch().halt().cloned()
+    }
 }
 
 /// The gateway of one run. Clones share everything.
@@ -154,8 +178,8 @@ impl RunGateway {
         self.0.close();
     }
 
-    /// Waits until the run is cut off from the model, because it went beyond what it may ask in all.
-    /// It must be ended then.
+    /// Waits until the run is cut off from the model: by a halt, or because it went beyond what it
+    /// may ask in all. It must be ended then.
     pub async fn cut(&self) -> ModelError {
         self.0.cut().await
     }

@@ -14,12 +14,15 @@ use tokio_util::sync::CancellationToken;
 use super::answer::Tally;
 use super::ask::{self, Endpoint, Scope};
 use super::error::{self, BoxError, ModelBody, ModelError};
+use super::valve::Stretch;
 use super::{Hooks, RunLimits, Shared, policy};
 use crate::core::money::{Meter, Usage};
 
 /// What all clones of a run's gateway share.
 pub(super) struct Run {
     pub(super) gateway: Arc<Shared>,
+    // A halt ends it, and with it the run's way to the model.
+    stretch: Arc<Stretch>,
     scope: Scope,
     limits: RunLimits,
     hooks: Hooks,
@@ -46,6 +49,7 @@ impl Run {
         hooks: Hooks,
     ) -> Self {
         Self {
+            stretch: gateway.upstream.valve.stretch(),
             gateway,
             scope,
             limits,
@@ -202,13 +206,17 @@ impl Run {
     }
 
     pub(super) async fn cut(&self) -> ModelError {
-        self.over.cancelled().await;
+        tokio::select! {
+            _ = self.stretch.over() => {}
+            () = self.over.cancelled() => {}
+        }
         let nothing = || ModelError::refused(StatusCode::FORBIDDEN, "the run is over");
         self.is_cut().unwrap_or_else(nothing)
     }
 
     pub(super) fn is_cut(&self) -> Option<ModelError> {
-        self.beyond.get().cloned()
+        let halted = self.stretch.halt().cloned().map(ModelError::Halted);
+        halted.or_else(|| self.beyond.get().cloned())
     }
 
     pub(super) fn close(&self) {

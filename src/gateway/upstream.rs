@@ -7,12 +7,14 @@
 //! | `localhost` that the resolver would send elsewhere | not asked: it is this machine |
 //! | no certificates of authorities on this system | the request fails and says so |
 //!
-//! Redirects are not followed, proxies of the environment are not used.
+//! Redirects are not followed, proxies of the environment are not used. Every connection passes a
+//! [`Valve`], below TLS: a halt shuts it.
 
 use std::convert::Infallible;
 use std::fmt;
 use std::future::{Ready, ready};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -28,6 +30,8 @@ use hyper_util::client::legacy::{Client, Error as ClientError};
 use hyper_util::rt::TokioExecutor;
 use tokio::sync::OnceCell;
 
+use super::valve::{Valve, Valved};
+
 /// A TCP connection to the model: a few round trips, or it is not there.
 const CONNECT_TIME: Duration = Duration::from_secs(15);
 /// Connections that are kept for the next request; cells run a few at a time.
@@ -40,6 +44,7 @@ pub struct Upstream {
     authority: Authority,
     prefix: String,
     client: OnceCell<AnyClient>,
+    pub(super) valve: Arc<Valve>,
 }
 
 /// A URL that no model can be at.
@@ -66,8 +71,8 @@ pub(super) enum SendError {
 /// Plain http never leaves this machine, so it needs no certificates to be loaded.
 #[derive(Debug)]
 enum AnyClient {
-    Plain(Client<HttpConnector<ThisMachine>, Full<Bytes>>),
-    Tls(Client<HttpsConnector<HttpConnector>, Full<Bytes>>),
+    Plain(Client<Valved<HttpConnector<ThisMachine>>, Full<Bytes>>),
+    Tls(Client<HttpsConnector<Valved<HttpConnector>>, Full<Bytes>>),
 }
 
 impl Upstream {
@@ -107,7 +112,7 @@ impl Upstream {
             "http" => return Err("is plain http to another machine: use https"),
             _ => return Err("is neither https nor http"),
         }
-        Ok(Self { scheme, authority, prefix, client: OnceCell::new() })
+        Ok(Self { scheme, authority, prefix, client: OnceCell::new(), valve: Arc::default() })
     }
 
     /// Host and port, as errors name them.
@@ -150,7 +155,7 @@ impl Upstream {
             let mut connector = HttpConnector::new_with_resolver(ThisMachine);
             connector.set_nodelay(true);
             connector.set_connect_timeout(Some(CONNECT_TIME));
-            return Ok(AnyClient::Plain(builder.build(connector)));
+            return Ok(AnyClient::Plain(builder.build(self.valved(connector))));
         }
         let mut tcp = HttpConnector::new();
         tcp.set_nodelay(true);
@@ -161,8 +166,12 @@ impl Upstream {
             .await
             .map_err(|e| SendError::NoRoots(std::io::Error::other(e)))?
             .map_err(SendError::NoRoots)?;
-        let connector = tls.https_only().enable_all_versions().wrap_connector(tcp);
+        let connector = tls.https_only().enable_all_versions().wrap_connector(self.valved(tcp));
         Ok(AnyClient::Tls(builder.build(connector)))
+    }
+
+    fn valved<C>(&self, connector: C) -> Valved<C> {
+        Valved { connector, valve: Arc::clone(&self.valve) }
     }
 }
 

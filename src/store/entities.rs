@@ -204,3 +204,21 @@ pub(super) mod mounts {
 
     impl ActiveModelBehavior for ActiveModel {}
 }
+
+pub(super) mod halt {
+    use sea_orm::entity::prelude::*;
+
+    #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
+    #[sea_orm(table_name = "halt")]
+    pub struct Model {
+        #[sea_orm(primary_key, auto_increment = false)]
+        pub only: i64,
+        pub since: i64,
+        pub reason: Option<String>,
+    }
+
+    #[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]
+    pub enum Relation {}
+
+    impl ActiveModelBehavior for ActiveModel {}
+}

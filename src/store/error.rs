@@ -159,6 +159,12 @@ pub enum Error {
         /// Why it is invalid, where a form was broken.
         source: Option<InvalidId>,
     },
+    /// A halt, or its end, could not be written.
+    #[error("whether NoClaw is halted cannot be written")]
+    Halt {
+        /// What SQLite said.
+        source: Cause,
+    },
     /// What the owner has looked at could not be written.
     #[error("that the news were seen cannot be written")]
     Seen {

@@ -15,6 +15,7 @@ impl MigratorTrait for Migrator {
             Box::new(Sql { name: "m0001_messages_and_runs", up: M0001 }),
             Box::new(Sql { name: "m0002_cancel_retry_keys", up: M0002 }),
             Box::new(Sql { name: "m0003_mounts", up: M0003 }),
+            Box::new(Sql { name: "m0004_halt", up: M0004 }),
             Box::new(Sql { name: "m0005_workspace_space", up: M0005 }),
         ]
     }
@@ -166,6 +167,15 @@ CREATE TABLE mounts (
     PRIMARY KEY (user, name),
     UNIQUE (user, path)
 ) STRICT, WITHOUT ROWID;
+";
+
+/// One row, or none: whether the service is halted is one fact.
+const M0004: &str = "
+CREATE TABLE halt (
+    only   INTEGER PRIMARY KEY NOT NULL CHECK (only = 1),
+    since  INTEGER NOT NULL,
+    reason TEXT -- in the owner's words
+) STRICT;
 ";
 
 /// What a workspace took of the disk when a run of its user was over; the last one's holds.

@@ -7,6 +7,7 @@
 //! | `users.rs`, `removal.rs`, `tokens.rs` | who there is |
 //! | `mounts.rs` | which of the owner's folders a user is granted |
 //! | `news.rs` | what happened since the owner last looked |
+//! | `halt.rs` | the halt that holds |
 //! | `writer.rs` | one connection writes, and commits in groups |
 //! | `open.rs`, `migrations.rs`, `entities.rs` | the file, its tables, their rows |
 //!
@@ -19,6 +20,7 @@ pub mod claim;
 mod entities;
 pub mod error;
 mod forget;
+pub mod halt;
 mod migrations;
 pub mod mounts;
 pub mod news;

@@ -4,7 +4,7 @@
 //! | found | becomes |
 //! |---|---|
 //! | finishing | its outcome's state: the outcome was written, the container is gone |
-//! | starting, running | queued again, cancelled, or failed: interrupted (`core::run::after_crash`) |
+//! | starting, running | queued again, cancelled, or failed (`core::run::after_crash`) |
 //! | queued | stays |
 //! | a row that does not read back | stays, and the log names it; the others do not wait for it |
 
@@ -14,9 +14,11 @@ use sea_orm::{ColumnTrait, EntityTrait, QueryFilter, QueryOrder};
 use super::Store;
 use super::entities::runs;
 use super::error::{Error, Named};
+use super::halt::halted;
 use super::record::{attempts, invalid, parse_run, parse_state};
 use super::standing::{Standing, Update, end, requeue};
 use super::writer::{Operation, Tx};
+use crate::core::halt::Halt;
 use crate::core::ids::RunId;
 use crate::core::problem::chain;
 use crate::core::run::{Progress, RunState, Settle, after_crash};
@@ -47,9 +49,10 @@ impl Operation for Recover {
             .filter(runs::Column::State.ne(RunState::Queued.as_str()))
             .order_by_asc(runs::Column::Seq);
         let open = open.all(tx).await.named(|source| Error::Recover { source })?;
+        let halt = halted(tx).await?;
         let mut settled = Vec::with_capacity(open.len());
         for row in open {
-            match self.settle(tx, &row).await {
+            match self.settle(tx, &row, halt.as_ref()).await {
                 Ok(one) => settled.push(one),
                 // Nothing of it was written: its one write comes last.
                 Err(error @ (Error::Row { .. } | Error::Impossible { .. })) => {
@@ -68,7 +71,12 @@ impl Operation for Recover {
 }
 
 impl Recover {
-    async fn settle(&self, tx: &Tx, row: &runs::Model) -> Result<(RunId, RunState), Error> {
+    async fn settle(
+        &self,
+        tx: &Tx,
+        row: &runs::Model,
+        halt: Option<&Halt>,
+    ) -> Result<(RunId, RunState), Error> {
         let run = parse_run(&row.id)?;
         let standing = Standing::of(tx, run).await?;
         let over = |update: Update| update.col_expr(runs::Column::GoneAt, Expr::value(self.now_ms));
@@ -77,7 +85,7 @@ impl Recover {
                 let state = parse_state("outcome", outcome)?;
                 (state, over(standing.becomes_outcome()?))
             }
-            None => match rule(row)? {
+            None => match rule(row, halt)? {
                 Settle::Requeue => {
                     let state = RunState::Queued;
                     (state, requeue(standing.becomes(state)?))
@@ -94,15 +102,16 @@ impl Recover {
     }
 }
 
-fn rule(row: &runs::Model) -> Result<Settle, Error> {
+fn rule(row: &runs::Model, halt: Option<&Halt>) -> Result<Settle, Error> {
     // Only a finishing run has an outcome, and every finishing run has one.
     if row.state == RunState::Finishing.as_str() {
         return Err(invalid("runs", "outcome"));
     }
-    Ok(after_crash(Progress {
+    let progress = Progress {
         attempts: attempts(row.attempts)?,
         delivered: row.delivered_at.is_some(),
         touched: row.touched_at.is_some(),
         cancel: row.cancel_at.is_some(),
-    }))
+    };
+    Ok(after_crash(progress, halt))
 }

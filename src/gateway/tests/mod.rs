@@ -23,6 +23,7 @@ use super::{Gateway, Hooks, RunGateway, RunLimits, Scope};
 use crate::core::money::{Meter, Prices};
 
 mod demo;
+mod halting;
 mod limits;
 mod passing;
 mod refusing;

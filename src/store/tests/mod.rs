@@ -3,6 +3,7 @@
 mod ask;
 mod file;
 mod group;
+mod halt;
 mod life;
 mod order;
 mod people;
