@@ -340,4 +340,7 @@ fn full(bytes: impl Into<Bytes>) -> Body {
 }
 
 #[cfg(test)]
+mod properties;
+
+#[cfg(test)]
 mod tests;

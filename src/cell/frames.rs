@@ -150,6 +150,10 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Attached<S> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::VecDeque;
+
+    use proptest::prelude::*;
+
     use super::*;
     use tokio::io::AsyncReadExt;
 
@@ -194,5 +198,122 @@ mod tests {
     async fn standard_error_is_bounded() {
         let bytes = frame(2, &vec![b'x'; 5 * STDERR_BYTES]);
         assert_eq!(read(&bytes).await.1.len(), STDERR_BYTES);
+    }
+
+    /// A stream whose reads end where it likes, and that is not ready in between.
+    struct Pieces(VecDeque<Vec<u8>>, bool);
+
+    impl AsyncRead for Pieces {
+        fn poll_read(
+            mut self: Pin<&mut Self>,
+            cx: &mut Context<'_>,
+            buffer: &mut ReadBuf<'_>,
+        ) -> Poll<std::io::Result<()>> {
+            self.1 = !self.1;
+            if self.1 {
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
+            }
+            let Some(piece) = self.0.front_mut() else { return Poll::Ready(Ok(())) };
+            let most = piece.len().min(buffer.remaining());
+            buffer.put_slice(&piece[..most]);
+            piece.drain(..most);
+            if piece.is_empty() {
+                self.0.pop_front();
+            }
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    fn cut(mut bytes: &[u8], cuts: &[usize]) -> Pieces {
+        let mut pieces = VecDeque::new();
+        for most in cuts.iter().cycle() {
+            if bytes.is_empty() {
+                break;
+            }
+            let (piece, rest) = bytes.split_at(bytes.len().min(*most));
+            pieces.push_back(piece.to_vec());
+            bytes = rest;
+        }
+        Pieces(pieces, false)
+    }
+
+    /// What the bytes say, read in one go: output, errors, and whether they end well.
+    fn meaning(mut bytes: &[u8]) -> (Vec<u8>, Vec<u8>, bool) {
+        let (mut out, mut err) = (Vec::new(), Vec::new());
+        while !bytes.is_empty() {
+            let Some((&[stream @ (STDOUT | STDERR), 0, 0, 0, a, b, c, d], rest)) =
+                bytes.split_first_chunk()
+            else {
+                return (out, err, false);
+            };
+            let length = u32::from_be_bytes([a, b, c, d]) as usize;
+            let (content, rest) = rest.split_at(rest.len().min(length));
+            if stream == STDOUT { &mut out } else { &mut err }.extend_from_slice(content);
+            if content.len() < length {
+                return (out, err, false);
+            }
+            bytes = rest;
+        }
+        (out, err, true)
+    }
+
+    /// Reads with a buffer of so many bytes. What was read, the tail, whether it ended well.
+    fn read_in(pieces: Pieces, most: usize) -> (Vec<u8>, Tail, bool) {
+        let mut attached = Attached::new(pieces);
+        let tail = attached.tail();
+        let mut out = Vec::new();
+        let runtime = tokio::runtime::Builder::new_current_thread().build();
+        let ended = runtime.expect("a runtime").block_on(async {
+            let mut buffer = vec![0; most];
+            loop {
+                match attached.read(&mut buffer).await {
+                    Ok(0) => return true,
+                    Ok(read) => out.extend_from_slice(&buffer[..read]),
+                    Err(_) => return false,
+                }
+            }
+        });
+        (out, tail, ended)
+    }
+
+    /// Frames, whose last one may lie about its length, and rubbish behind them.
+    fn stream() -> impl Strategy<Value = Vec<u8>> {
+        let content = prop_oneof![
+            8 => prop::collection::vec(any::<u8>(), 0..40),
+            1 => prop::collection::vec(Just(b'e'), STDERR_BYTES - 9..3 * STDERR_BYTES),
+        ];
+        let frames = prop::collection::vec((1..=2u8, content), 0..9);
+        let last = prop_oneof![
+            3 => Just(Vec::new()),
+            2 => any::<(bool, u32, [u8; 9])>().prop_map(|(out, length, content)| {
+                [&[1 + u8::from(!out), 0, 0, 0][..], &length.to_be_bytes(), &content].concat()
+            }),
+            1 => prop::collection::vec(any::<u8>(), 1..30),
+        ];
+        (frames, last).prop_map(|(frames, last)| {
+            let frames = frames.iter().flat_map(|(stream, content)| frame(*stream, content));
+            frames.chain(last).collect()
+        })
+    }
+
+    proptest! {
+        #![proptest_config(crate::core::arbitrary::config())]
+
+        /// However a stream is cut, and whatever is in it: what is read is what it says, byte by
+        /// byte, and no length is believed.
+        #[test]
+        fn a_stream_is_read_as_it_is_meant(
+            bytes in stream(),
+            cuts in prop::collection::vec(1..300usize, 1..9),
+            most in 1..300usize,
+        ) {
+            let (out, err, whole) = meaning(&bytes);
+            let (read, tail, ended) = read_in(cut(&bytes, &cuts), most);
+            prop_assert_eq!((read, ended), (out, whole));
+            let kept = tail.0.lock().unwrap_or_else(PoisonError::into_inner);
+            prop_assert_eq!(&kept[..], &err[err.len().saturating_sub(STDERR_BYTES)..]);
+            prop_assert!(kept.capacity() <= 4 * STDERR_BYTES, "{} bytes", kept.capacity());
+        }
     }
 }

@@ -121,6 +121,10 @@ struct RawResult {
 
 /// Reads a line.
 pub fn parse(line: &[u8]) -> Vec<Line> {
+    // Serde would read an object's fields from an array, too, in their order.
+    if !line.trim_ascii_start().starts_with(b"{") {
+        return vec![Line::Broken];
+    }
     let Ok(raw) = serde_json::from_slice::<Raw>(line) else {
         let object = serde_json::from_slice::<serde_json::Map<String, Value>>(line);
         // An object that we cannot read in full may be a newer agent's: only a result must be.
@@ -214,7 +218,10 @@ fn line(value: &Value) -> String {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+    use crate::core::arbitrary::{any_json, edited, edits};
 
     #[test]
     fn what_is_unknown_is_skipped_and_what_is_broken_is_told() {
@@ -251,6 +258,120 @@ mod tests {
         for text in [user(&blocks), initialize("1", "x\ny"), interrupt("2"), refuse("3", "z\n")] {
             assert_eq!(text.matches('\n').count(), 1);
             assert!(text.ends_with('\n'));
+        }
+    }
+
+    /// Lines of a real agent, without what changes from run to run.
+    fn real() -> impl Strategy<Value = Value> {
+        let files = [
+            include_str!("../../tests/golden/error.ndjson"),
+            include_str!("../../tests/golden/interrupt-writing.ndjson"),
+            include_str!("../../tests/golden/tool.ndjson"),
+        ];
+        let lines: Vec<Value> = files
+            .iter()
+            .flat_map(|file| file.lines())
+            .map(|line| serde_json::from_str(line).expect("it is JSON"))
+            .collect();
+        prop::sample::select(lines)
+    }
+
+    /// What a line may be taken for, whatever it is.
+    fn fits(line: &[u8]) -> Result<(), TestCaseError> {
+        let read = parse(line);
+        let Ok(object) = serde_json::from_slice::<serde_json::Map<String, Value>>(line) else {
+            prop_assert_eq!(read, [Line::Broken]);
+            return Ok(());
+        };
+        let object = Value::from(object);
+        let kind = object["type"].as_str().unwrap_or_default();
+        prop_assert!(!read.is_empty());
+        for line in read {
+            let wanted = match line {
+                Line::Broken | Line::Result(_) => "result",
+                Line::Control { .. } => "control_response",
+                Line::Asked { .. } => "control_request",
+                Line::Started { .. } => "system",
+                Line::Delta(_) => "stream_event",
+                Line::Tool { .. } => "assistant",
+                Line::ToolDone => "user",
+                Line::Other => continue,
+            };
+            prop_assert_eq!(kind, wanted);
+            match line {
+                Line::Tool { name, summary } => {
+                    prop_assert!(name.chars().count() <= NAME_CHARS);
+                    prop_assert!(summary.chars().count() <= SUMMARY_CHARS);
+                }
+                Line::Delta(text) => {
+                    prop_assert_eq!(&object["event"]["delta"]["text"], &json!(text));
+                    prop_assert_eq!(&object["parent_tool_use_id"], &Value::Null);
+                }
+                Line::Result(result) => {
+                    let well = object["subtype"] == "success" && object["is_error"] == false;
+                    prop_assert_eq!(result.failed, !well);
+                    prop_assert_eq!(&object["session_id"], &json!(result.session));
+                }
+                Line::Control { error, .. } => {
+                    let well = object["response"]["subtype"] == "success";
+                    prop_assert_eq!(error.is_none(), well);
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    proptest! {
+        #![proptest_config(crate::core::arbitrary::config())]
+
+        #[test]
+        fn any_bytes_are_read_or_broken(line in prop::collection::vec(any::<u8>(), 0..200)) {
+            fits(&line)?;
+        }
+
+        #[test]
+        fn any_json_is_read_for_what_it_says_it_is(
+            mut line in any_json(),
+            kind in prop::sample::select(vec!["result", "assistant", "user", "system", "x"]),
+            well in any::<[bool; 2]>(),
+        ) {
+            if let Some(object) = line.as_object_mut() {
+                object.insert("type".to_owned(), kind.into());
+                let subtype = if well[0] { "success" } else { "error_max_turns" };
+                object.insert("subtype".to_owned(), subtype.into());
+                object.insert("is_error".to_owned(), (!well[1]).into());
+                object.insert("session_id".to_owned(), "s".into());
+            }
+            fits(line.to_string().as_bytes())?;
+        }
+
+        #[test]
+        fn a_real_line_is_read_and_a_changed_one_taken_for_nothing_better(
+            line in real(),
+            edits in edits(3),
+            cut in any::<prop::sample::Index>(),
+        ) {
+            prop_assert!(!parse(line.to_string().as_bytes()).contains(&Line::Broken));
+            let changed = edited(&line, &edits).to_string();
+            fits(changed.as_bytes())?;
+            fits(&changed.as_bytes()[..cut.index(changed.len())])?;
+        }
+
+        #[test]
+        fn what_is_written_is_a_line_that_says_it(blocks in prop::collection::vec(any_json(), 0..4),
+            text in any::<String>()) {
+            let lines = [
+                (user(&blocks), "/message/content", json!(blocks)),
+                (initialize(&text, &text), "/request/appendSystemPrompt", json!(text)),
+                (interrupt(&text), "/request_id", json!(text)),
+                (refuse(&text, "x"), "/response/request_id", json!(text)),
+            ];
+            for (line, place, said) in lines {
+                prop_assert_eq!(line.find('\n'), Some(line.len() - 1));
+                let read: Value = serde_json::from_str(&line)?;
+                prop_assert_eq!(read.pointer(place), Some(&said));
+            }
         }
     }
 }

@@ -76,7 +76,10 @@ fn id(attachment: &Map<String, Value>) -> AttachmentId {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+    use crate::core::arbitrary::{any_json, edited, edits};
 
     fn said(uuid: &str, parent: Option<&str>, role: &str) -> String {
         let message = json!({"role": role, "content": uuid});
@@ -153,5 +156,60 @@ mod tests {
             json!({"type": "mode", "mode": "plan"}).to_string(),
         ];
         assert_eq!(cleaned(&file(&text), &BTreeSet::new()), "");
+    }
+
+    /// Lines of a transcript: turns, attachments and others, whose parents are each other.
+    fn lines() -> impl Strategy<Value = Vec<String>> {
+        let uuid = prop::sample::select(vec!["a", "b", "c", "d"]);
+        let kind = prop::sample::select(vec!["user", "assistant", "attachment", "mode"]);
+        let line = (kind, uuid.clone(), prop::option::of(uuid), any_json());
+        let line = line.prop_map(|(kind, uuid, parent, says)| {
+            let message = json!({"role": kind, "content": says});
+            json!({"type": kind, "uuid": uuid, "parentUuid": parent, "message": message,
+                "attachment": says, "rendered": [uuid]})
+        });
+        let changes = prop_oneof![2 => Just(Vec::new()), 1 => edits(2)];
+        let line = (line, changes).prop_map(|(line, changes)| edited(&line, &changes).to_string());
+        let text = prop_oneof![9 => line, 1 => any::<String>()];
+        prop::collection::vec(text, 0..12)
+    }
+
+    proptest! {
+        #![proptest_config(crate::core::arbitrary::config())]
+
+        /// What is left is turns and known attachments, each with a parent that is left, too; and
+        /// there is nothing more to be cleaned.
+        #[test]
+        fn any_transcript_is_clean_after_a_cleaning(before in lines(), forged in lines()) {
+            let known = attachments(&file(&before));
+            let text = file(&[before, forged].concat());
+            let clean = cleaned(&text, &known);
+            prop_assert!(attachments(&clean).is_subset(&known));
+            let mut seen = BTreeSet::new();
+            for line in clean.lines() {
+                let line: Map<String, Value> = serde_json::from_str(line)?;
+                prop_assert!(was_said(&line) || is_attachment(&line));
+                if let Some(parent) = line.get("parentUuid").and_then(Value::as_str) {
+                    prop_assert!(seen.contains(parent), "{parent} is not there");
+                }
+                seen.extend(line.get("uuid").and_then(Value::as_str).map(str::to_owned));
+            }
+            prop_assert_eq!(cleaned(&clean, &known), clean);
+        }
+
+        /// Not a byte of what was said is lost.
+        #[test]
+        fn turns_stay_as_they_are(
+            says in prop::collection::vec((any::<bool>(), any_json()), 0..9),
+        ) {
+            let turns = says.iter().enumerate().map(|(number, (user, says))| {
+                let role = if *user { "user" } else { "assistant" };
+                let parent = number.checked_sub(1).map(|before| before.to_string());
+                json!({"type": role, "uuid": number.to_string(), "parentUuid": parent,
+                    "message": {"role": role, "content": says}})
+            });
+            let text = file(&turns.map(|turn| turn.to_string()).collect::<Vec<_>>());
+            prop_assert_eq!(cleaned(&text, &BTreeSet::new()), text);
+        }
     }
 }

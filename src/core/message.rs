@@ -175,7 +175,11 @@ fn tagged(tag: &str, json: &str) -> Value {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+    use serde_json::json;
+
     use super::*;
+    use crate::core::arbitrary::any_json;
 
     fn body(json: &str) -> Result<Message, String> {
         let body = serde_json::from_str(json).map_err(|e| e.to_string())?;
@@ -211,5 +215,91 @@ mod tests {
         assert_eq!(text(1), "\"hi\"");
         assert!(text(2).starts_with("\"<noclaw:time>"), "{}", text(2));
         Ok(())
+    }
+
+    /// Names that are right, and others.
+    fn name() -> impl Strategy<Value = Option<String>> {
+        prop::option::of(prop_oneof![3 => "[a-z][a-z0-9_-]{0,20}", 1 => any::<String>()])
+    }
+
+    fn any_body() -> impl Strategy<Value = MessageBody> {
+        let text = prop_oneof![
+            6 => any::<String>(),
+            2 => "[ a-z\n\x00]{0,9}",
+            1 => (MESSAGE_BYTES - 2..MESSAGE_BYTES + 3).prop_map(|length| "x".repeat(length)),
+        ];
+        let long = (CONTEXT_BYTES - 4..CONTEXT_BYTES).prop_map(|length| json!("y".repeat(length)));
+        let context = prop::option::of(prop_oneof![8 => any_json(), 1 => long]);
+        (name(), text, context, name(), name(), any::<bool>()).prop_map(
+            |(user, message, context, conversation, model, new)| MessageBody {
+                user,
+                message,
+                context,
+                conversation,
+                model,
+                new,
+            },
+        )
+    }
+
+    fn is_name(text: &str) -> bool {
+        text.parse::<UserName>().is_ok()
+    }
+
+    proptest! {
+        #![proptest_config(crate::core::arbitrary::config())]
+
+        /// What is accepted is what was sent, within its limits; what is refused is wrong in the
+        /// field that is named.
+        #[test]
+        fn a_message_is_taken_as_it_is_or_its_wrong_field_is_named(body in any_body()) {
+            let default = "owner".parse::<UserName>()?;
+            let allows = |model: &str| model.len() < 9;
+            let json = serde_json::to_value(&body)?;
+            match Message::check(body, &default, allows) {
+                Ok(message) => {
+                    prop_assert_eq!(message.user.as_str(), json["user"].as_str().unwrap_or("owner"));
+                    let conversation = json["conversation"].as_str().unwrap_or("main");
+                    prop_assert_eq!(message.conversation.as_str(), conversation);
+                    let text = message.text.as_str();
+                    prop_assert_eq!(Some(text), json["message"].as_str());
+                    prop_assert!(!text.trim().is_empty() && !text.contains('\0'));
+                    prop_assert!(text.len() <= MESSAGE_BYTES);
+                    let context = message.context.unwrap_or_else(|| "null".to_owned());
+                    prop_assert!(context.len() <= CONTEXT_BYTES);
+                    prop_assert_eq!(&serde_json::from_str::<Value>(&context)?, &json["context"]);
+                    prop_assert!(message.model.as_deref().is_none_or(allows));
+                }
+                Err(InvalidMessage { field, .. }) => {
+                    let named = &json[field];
+                    let wrong = match (field, named.as_str()) {
+                        ("user" | "conversation", Some(name)) => !is_name(name),
+                        ("context", _) => named.to_string().len() > CONTEXT_BYTES,
+                        ("model", Some(model)) => !allows(model),
+                        ("message", Some(text)) => {
+                            let blank = text.trim().is_empty();
+                            blank || text.len() > MESSAGE_BYTES || text.contains('\0')
+                        }
+                        _ => false,
+                    };
+                    prop_assert!(wrong, "{field}: {named}");
+                }
+            }
+        }
+
+        /// Nothing in a sender's data can end its tag, and all of it is there.
+        #[test]
+        fn any_context_stays_in_its_tag(context in any_json(), text in any::<String>()) {
+            let data = json!([context, {"a": text.clone() + "</noclaw:sender-data>"}]);
+            let shown = Shown { text: text.clone(), context: Some(data.to_string()) };
+            let blocks = turn(&[shown], &Zoned::default(), None);
+            prop_assert_eq!(&blocks[1]["text"], &json!(text));
+            let tagged = blocks[0]["text"].as_str().unwrap_or_default();
+            let inner = tagged.strip_prefix("<noclaw:sender-data>");
+            let inner = inner.and_then(|rest| rest.strip_suffix("</noclaw:sender-data>"));
+            let inner = inner.unwrap_or_default();
+            prop_assert!(!inner.contains('<'), "{inner}");
+            prop_assert_eq!(serde_json::from_str::<Value>(inner)?, data);
+        }
     }
 }

@@ -1,6 +1,8 @@
 //! Floor 0: pure. No tokio, no database, no clock, no randomness, no file system: time and ids come
 //! in as arguments, so every rule here can be tested by calling it.
 
+#[cfg(test)]
+pub mod arbitrary;
 pub mod halt;
 pub mod ids;
 pub mod limits;

@@ -17,6 +17,8 @@
 //! | Landlock, ABI 2 at least | | enforced, with every rule |
 
 mod mounts;
+#[cfg(test)]
+mod properties;
 pub mod rules;
 #[cfg(test)]
 mod tests;

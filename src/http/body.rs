@@ -80,7 +80,12 @@ pub fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+    use proptest::sample::Index;
+    use serde_json::{Value, json};
+
     use super::*;
+    use crate::core::arbitrary::{any_json, edited, edits};
     use crate::core::message::MessageBody;
 
     #[test]
@@ -118,6 +123,65 @@ mod tests {
             let problem = problem.map(|p| (p.kind, p.detail)).unwrap_or((kind, String::new()));
             assert_eq!(problem.0, kind, "{json}: {}", problem.1);
             assert!(problem.1.contains(word), "{json}: {}", problem.1);
+        }
+    }
+
+    /// Bodies as they are sent, changed a little.
+    fn bodies() -> impl Strategy<Value = Value> {
+        let good = json!({
+            "user": "bob", "message": "hello", "context": {"place": ["home", 7, null]},
+            "conversation": "main", "model": "m", "new": true,
+        });
+        edits(4).prop_map(move |edits| edited(&good, &edits))
+    }
+
+    /// What is read is all that the bytes say; what is refused is refused for what it is.
+    fn fits(bytes: &[u8]) -> Result<(), TestCaseError> {
+        let json = serde_json::from_slice::<Value>(bytes);
+        match (parse::<MessageBody>(bytes), json) {
+            (Ok(read), Ok(mut said)) => {
+                if let Some(object) = said.as_object_mut() {
+                    object.retain(|name, it| !it.is_null() && (name != "new" || *it != false));
+                }
+                prop_assert_eq!(serde_json::to_value(read)?, said);
+            }
+            (Ok(read), Err(error)) => prop_assert!(false, "{error}, and was read: {read:?}"),
+            (Err(problem), json) => {
+                prop_assert!(!problem.detail.is_empty());
+                let wrong = problem.kind == ProblemKind::InvalidField;
+                prop_assert!(wrong || problem.kind == ProblemKind::MalformedJson);
+                prop_assert!(wrong || json.is_err(), "JSON, and called none: {}", problem.detail);
+            }
+        }
+        Ok(())
+    }
+
+    proptest! {
+        #![proptest_config(crate::core::arbitrary::config())]
+
+        #[test]
+        fn any_bytes_are_a_body_or_are_refused(
+            bytes in prop_oneof![
+                prop::collection::vec(any::<u8>(), 0..200),
+                any_json().prop_map(|json| json.to_string().into_bytes()),
+                // The fields' values in their order, without their names.
+                prop::collection::vec(prop::option::of("[a-z]{1,3}"), 1..7)
+                    .prop_map(|values| json!(values).to_string().into_bytes()),
+            ],
+        ) {
+            fits(&bytes)?;
+        }
+
+        #[test]
+        fn a_body_is_read_whole_or_refused(
+            body in bodies(),
+            cut in any::<Index>(),
+            behind in "[ x}\\]]{0,3}",
+        ) {
+            let body = body.to_string();
+            fits(body.as_bytes())?;
+            fits(&body.as_bytes()[..cut.index(body.len())])?;
+            fits(format!("{body}{behind}").as_bytes())?;
         }
     }
 }

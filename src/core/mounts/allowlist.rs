@@ -207,6 +207,8 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(crate::core::arbitrary::config())]
+
         #[test]
         fn any_text_is_read_or_refused(text in "\\PC{0,200}") {
             if let Err(InvalidAllowlist::Form(error)) = Allowlist::parse(&text) {

@@ -203,6 +203,8 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(crate::core::arbitrary::config())]
+
         #[test]
         fn a_name_is_blocked_by_itself_wherever_it_stands(
             name in "[^/\\*\\?\\[\\]\\{\\}\\pC]{1,20}", before in "[a-z]{0,5}", after in "[a-z]{0,5}",

@@ -175,6 +175,8 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(crate::core::arbitrary::config())]
+
         #[test]
         fn what_is_a_path_reads_back_and_cannot_lead_out(text in "(~|/)?[a./~\\PC]{0,20}") {
             if let Ok(path) = folder(&text) {

@@ -146,6 +146,8 @@ prop_compose! {
 }
 
 proptest! {
+    #![proptest_config(crate::core::arbitrary::config())]
+
     #[test]
     fn what_is_granted_is_in_a_root_in_no_place_and_has_no_blocked_name(
         policy in any_policy(), way in any_way(), write in any::<bool>(),

@@ -12,7 +12,7 @@ use crate::core::plan::PlannedMount;
 
 type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
 
-fn plan() -> Result<CellPlan> {
+pub(super) fn plan() -> Result<CellPlan> {
     Ok(CellPlan {
         instance: Uuid::nil().to_string().parse()?,
         run: RunId::new(Uuid::nil()),
@@ -98,7 +98,7 @@ fn measured() -> Result<Measured> {
     })
 }
 
-fn preflight() -> Result<Preflight> {
+pub(super) fn preflight() -> Result<Preflight> {
     let landlock =
         Landlock { abi: 2, floor_enforced: true, scoped: false, tcp_denied: false, rules: 3 };
     let agent = Measured {
