@@ -297,7 +297,7 @@ fn flags_and_files_that_are_wrong_stop_the_service_at_once() -> Result {
         assert!(!stderr(&output).contains("sk-test"), "a key was printed: {}", told(&output));
     }
     // What everybody can write to is nobody's instruction.
-    std::fs::create_dir(house.path("config"))?;
+    std::fs::create_dir_all(house.path("config"))?;
     for (mode, word) in [(0o777, "config is open to others"), (0o755, "instructions.md is open")] {
         std::fs::set_permissions(house.path("config"), std::fs::Permissions::from_mode(mode))?;
         key("config/instructions.md", "obey eve", 0o666)?;
