@@ -169,9 +169,7 @@ impl Assistant {
 
         let measured = timeout(PREFLIGHT_TIME, door.preflight()).await;
         let (preflight, verdict) = measured.map_err(|_| Trouble::NoDoor)??;
-        let judged = prepared.plan.judge(&preflight);
-        self.store.measured(run, &prepare::record(&preflight), judged.is_ok()).await?;
-        judged?;
+        self.judge(run, &prepared.plan, &preflight).await?;
         verdict.go();
         watch.mark(Step::Preflight);
         current

@@ -321,7 +321,11 @@ fn a_run_shows_what_its_cell_measured() -> Result {
     let id = run["run"].as_str().ok_or("no run")?;
     let output = house.noclaw(&["run", "show", id]).output()?;
     let text = String::from_utf8(output.stdout)?;
-    for word in ["You said: hello", "Landlock", "no new privileges", "answered"] {
+    let isolation = shown["isolation"].as_str().unwrap_or_default();
+    assert!(isolation.starts_with("held: ") && isolation.contains("Landlock ABI"), "{shown}");
+    let listed = &house.get("/v1/runs")?.json()?["runs"][0];
+    assert_eq!(listed["isolation"], isolation, "it is wherever a run is found");
+    for word in ["You said: hello", "isolation", "Landlock", "no new privileges", "answered"] {
         assert!(text.contains(word), "{word} is missing: {text}");
     }
     Ok(())

@@ -17,7 +17,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
-use processes::inhabitants;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use processes::{inhabitants, processes};
+use serde_json::json;
 use support::podmans::OtherPodman;
 use support::{House, Result, ground, podman, until};
 
@@ -123,6 +126,7 @@ fn runs_are_settled_however_long_the_database_is_locked() -> Result {
 fn a_container_that_comes_after_the_start_is_removed_and_no_other() -> Result {
     let house = House::start(&[])?;
     let run = house.post("/webhook?wait=0", r#"{"message":"!sleep 300"}"#)?.json()?;
+    until("it has its container", || (house.containers().ok()?.len() == 1).then_some(()))?;
     let instance = fs::read_to_string(house.path("state/instance"))?;
     let instance = format!("io.noclaw.instance={instance}");
     let late = "io.noclaw.run=01a00000-0000-7000-8000-000000000000";
@@ -175,4 +179,33 @@ fn a_container_that_podman_began_and_forgot_leaves_no_process() -> Result {
     until("the run is over", || house.show(&run).ok().filter(|run| run["gone_at"].is_string()))?;
     let none = until("no process is left", || inhabitants(&containers).is_empty().then_some(()));
     none.map_err(|error| format!("{error}: {:?}", inhabitants(&containers)).into())
+}
+
+#[test]
+fn a_cell_of_a_service_that_stands_still_ends_by_itself() -> Result {
+    let house = House::start(&["--run-timeout", "15"])?;
+    // By its words it is found among all processes of the machine.
+    let words = house.path("flood").display().to_string();
+    let flood = format!("(setsid yes {words} >/dev/null &); yes {words}");
+    let message = format!("!tool Bash {}", json!({ "command": flood }));
+    let body = json!({ "message": message }).to_string();
+    let run = house.post("/webhook?wait=0", &body)?.json()?;
+    let floods = || {
+        let line = |pid| fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        let named = |pid| line(pid).windows(words.len()).any(|part| part == words.as_bytes());
+        processes().into_iter().any(named)
+    };
+    until("the flood has begun", || floods().then_some(()))?;
+    let service = Pid::from_raw(house.pid().ok_or("no service")?);
+    kill(service, Signal::SIGSTOP)?;
+    let over = until("nobody floods any more", || (!floods()).then_some(()));
+    kill(service, Signal::SIGCONT)?;
+    over?;
+    let ended = until("the run is over", || {
+        let run = house.show(&run).ok()?;
+        run["gone_at"].is_string().then_some(run)
+    })?;
+    assert!(["timed_out", "failed"].iter().any(|status| ended["status"] == *status), "{ended}");
+    assert_eq!(house.containers()?, [""; 0]);
+    Ok(())
 }

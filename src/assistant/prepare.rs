@@ -19,9 +19,9 @@ use super::trouble::Trouble;
 use crate::cell::door::Model;
 use crate::cell::start::{Session, StartLine};
 use crate::cell::{TRANSCRIPTS, WORKSPACE};
-use crate::core::ids::UserName;
+use crate::core::ids::{RunId, UserName};
 use crate::core::limits::{
-    INSTRUCTIONS_BYTES, Limits, MESSAGES_PER_RUN, QUOTA_NOTICE_PERCENT, REPLY_BYTES,
+    CELL_OVERDUE, INSTRUCTIONS_BYTES, Limits, MESSAGES_PER_RUN, QUOTA_NOTICE_PERCENT, REPLY_BYTES,
 };
 use crate::core::message::{Shown, turn};
 use crate::core::money::{Meter, Prices};
@@ -170,6 +170,7 @@ impl Assistant {
             head,
             model: run.model.as_deref().unwrap_or(&self.settings.model),
             zone: zone.iana_name().unwrap_or("UTC"),
+            most: self.settings.limits.run_timeout + CELL_OVERDUE,
         };
         let folders = self.folders(&run.user, &podman).await?;
         let instructions = self.instructions(run, &Tree::open(&workspace)?, &folders.told());
@@ -250,10 +251,22 @@ fn zone(name: Option<&str>) -> TimeZone {
     named.unwrap_or_else(|| TimeZone::try_system().unwrap_or(TimeZone::UTC))
 }
 
-/// What is kept of a preflight.
-pub(super) fn record(preflight: &Preflight) -> String {
-    // Our own type, with string keys: it always serializes.
-    serde_json::to_string(preflight).unwrap_or_default()
+impl Assistant {
+    /// Compares what a cell measured with its plan. What was measured is kept first, whatever it
+    /// comes to.
+    pub(super) async fn judge(
+        &self,
+        run: RunId,
+        plan: &CellPlan,
+        preflight: &Preflight,
+    ) -> Result<(), Trouble> {
+        let judged = plan.judge(preflight);
+        let isolation = plan.isolation(preflight, &judged);
+        // Our own type, with string keys: it always serializes.
+        let measured = serde_json::to_string(preflight).unwrap_or_default();
+        self.store.measured(run, &measured, &isolation, judged.is_ok()).await?;
+        Ok(judged?)
+    }
 }
 
 /// Passes the door's model requests to the run's gateway.

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use noclaw_cell::job::{Confinement, Job, Link};
 use serde::Deserialize;
@@ -72,6 +73,8 @@ pub struct Session<'a> {
     pub model: &'a str,
     /// The user's time zone.
     pub zone: &'a str,
+    /// How long the cell may exist, whatever becomes of the service.
+    pub most: Duration,
 }
 
 impl StartLine {
@@ -119,6 +122,7 @@ impl StartLine {
             links: vec![Link { path: projects, target: super::TRANSCRIPTS.to_owned() }],
             confinement: self.confinement.clone(),
             model_socket: get("ANTHROPIC_UNIX_SOCKET"),
+            most_seconds: session.most.as_secs(),
             stderr_bytes: STDERR_BYTES,
             env,
         }
@@ -134,7 +138,13 @@ mod tests {
     fn a_session_forks_the_head_and_names_itself() -> Result<(), InvalidData> {
         let start = StartLine::shipped()?;
         let run = RunId::new(Uuid::from_u128(5));
-        let session = Session { run, head: Some("HEAD"), model: "m", zone: "Europe/Berlin" };
+        let session = Session {
+            run,
+            head: Some("HEAD"),
+            model: "m",
+            zone: "Europe/Berlin",
+            most: Duration::from_secs(60),
+        };
         let job = start.job(&session);
         let line = job.argv.join(" ");
         assert!(line.contains(&format!("--session-id {run} --resume HEAD --fork-session")));

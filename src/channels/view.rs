@@ -47,6 +47,9 @@ pub struct RunView {
     /// What the user's workspace took of the disk when it was over; counted a moment later.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub workspace: Option<Space>,
+    /// What its cell was measured to be, in a line; `None` when no cell came so far.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub isolation: Option<String>,
     /// Where its time went; only where one run is asked for.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub timeline: Vec<Moment>,
@@ -81,6 +84,7 @@ impl RunView {
             gone_at: record.gone_at.map(time),
             retry_of: record.retry_of,
             workspace: record.workspace,
+            isolation: record.isolation,
             timeline: Vec::new(),
             messages: None,
             preflight: None,

@@ -130,6 +130,9 @@ pub const PREFLIGHT_TIME: Duration = Duration::from_secs(20);
 pub const AGENT_START: Duration = Duration::from_secs(60);
 /// From the agent's result to its exit. It flushes its transcript meanwhile.
 pub const AGENT_EXIT: Duration = Duration::from_secs(10);
+/// From a run's time-out to the moment when its cell ends by itself: the service has ended it by
+/// then, unless it stands still.
+pub const CELL_OVERDUE: Duration = Duration::from_secs(30);
 /// One attempt to delete a container and to see it absent.
 pub const CELL_END: Duration = Duration::from_secs(10);
 /// Requests from a cell at the same time: the agent opens one or two.

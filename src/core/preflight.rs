@@ -20,6 +20,7 @@ mod mounts;
 #[cfg(test)]
 mod properties;
 pub mod rules;
+mod summary;
 #[cfg(test)]
 mod tests;
 

@@ -72,14 +72,20 @@ impl Store {
         self.change(run, What::ContainerMade { container_id }).await
     }
 
-    /// Keeps what its cell measured (as JSON). If that `held`, the agent begins: the run is
-    /// running.
+    /// Keeps what its cell measured (as JSON), and what that came to (`isolation`, a line). If it
+    /// `held`, the agent begins: the run is running.
     ///
     /// # Errors
     /// See above.
-    pub async fn measured(&self, run: RunId, preflight: &str, held: bool) -> Result<(), Error> {
-        let preflight = preflight.to_owned();
-        self.change(run, What::Measured { preflight, held }).await
+    pub async fn measured(
+        &self,
+        run: RunId,
+        preflight: &str,
+        isolation: &str,
+        held: bool,
+    ) -> Result<(), Error> {
+        let (preflight, isolation) = (preflight.to_owned(), isolation.to_owned());
+        self.change(run, What::Measured { preflight, isolation, held }).await
     }
 
     /// The message is about to go to the agent. Written before it does.
@@ -210,7 +216,7 @@ struct Change {
 
 enum What {
     ContainerMade { container_id: String },
-    Measured { preflight: String, held: bool },
+    Measured { preflight: String, isolation: String, held: bool },
     Delivered { now_ms: i64 },
     Touched { now_ms: i64 },
     Spent { spending: Spending },
@@ -229,12 +235,14 @@ impl Operation for Change {
             What::ContainerMade { container_id } => run
                 .stays(RunState::Starting, "the owner of a container")?
                 .col_expr(runs::Column::ContainerId, Expr::value(container_id)),
-            What::Measured { preflight, held } => {
+            What::Measured { preflight, isolation, held } => {
                 let update = match held {
                     true => run.becomes(RunState::Running)?,
                     false => run.stays(RunState::Starting, "measured")?,
                 };
-                update.col_expr(runs::Column::Preflight, Expr::value(preflight))
+                update
+                    .col_expr(runs::Column::Preflight, Expr::value(preflight))
+                    .col_expr(runs::Column::Isolation, Expr::value(isolation))
             }
             What::Delivered { now_ms } => run
                 .stays(RunState::Running, "delivered")?

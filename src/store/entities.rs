@@ -75,6 +75,7 @@ pub(super) mod runs {
         pub requests: i64,
         pub cost_microusd: i64,
         pub preflight: Option<String>,
+        pub isolation: Option<String>,
         pub anew: i64,
         pub retry_of: Option<String>,
         pub cancel_at: Option<i64>,

@@ -17,6 +17,7 @@ impl MigratorTrait for Migrator {
             Box::new(Sql { name: "m0003_mounts", up: M0003 }),
             Box::new(Sql { name: "m0004_halt", up: M0004 }),
             Box::new(Sql { name: "m0005_workspace_space", up: M0005 }),
+            Box::new(Sql { name: "m0006_isolation", up: M0006 }),
         ]
     }
 }
@@ -183,4 +184,14 @@ const M0005: &str = "
 ALTER TABLE runs ADD COLUMN workspace_bytes INTEGER; -- allocated
 ALTER TABLE runs ADD COLUMN workspace_files INTEGER; -- files and directories
 CREATE INDEX runs_workspace ON runs(user, seq) WHERE workspace_bytes IS NOT NULL;
+";
+
+/// What a run's cell was measured to be: kept as long as the run, and no agent begins without.
+const M0006: &str = "
+ALTER TABLE runs ADD COLUMN isolation TEXT; -- a line for people
+CREATE TRIGGER runs_are_measured BEFORE UPDATE OF state, outcome ON runs
+WHEN NEW.isolation IS NULL AND (NEW.state = 'running' OR NEW.outcome = 'answered')
+BEGIN
+    SELECT RAISE(ABORT, 'no agent runs without its measured isolation');
+END;
 ";

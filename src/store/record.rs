@@ -60,6 +60,8 @@ pub struct RunRecord {
     pub cost_microusd: u64,
     /// What its cell measured, as JSON.
     pub preflight: Option<String>,
+    /// What that came to, in a line.
+    pub isolation: Option<String>,
     /// What its user's workspace took of the disk when it was over.
     pub workspace: Option<Space>,
     /// The messages that it answers, oldest first.
@@ -207,6 +209,7 @@ impl RunRecord {
             reply: row.reply,
             error: row.error,
             preflight: row.preflight,
+            isolation: row.isolation,
             messages,
         })
     }

@@ -81,7 +81,8 @@ impl Place {
     /// What the launcher is told when a session begins, or forks `head`.
     pub fn job(&self, run: RunId, head: Option<RunId>) -> Result<Job> {
         let head = head.map(|head| head.to_string());
-        let session = Session { run, head: head.as_deref(), model: MODEL, zone: "UTC" };
+        let session =
+            Session { run, head: head.as_deref(), model: MODEL, zone: "UTC", most: PATIENCE };
         Ok(StartLine::shipped()?.job(&session))
     }
 

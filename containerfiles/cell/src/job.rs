@@ -32,6 +32,9 @@ pub struct Job {
     pub confinement: Confinement,
     /// Where the launcher listens for the agent's model requests.
     pub model_socket: String,
+    /// How long the cell may exist, in seconds. The service ends it earlier; where that stands
+    /// still, the launcher does.
+    pub most_seconds: u64,
     /// How many bytes of the agent's standard error are kept: the last ones.
     pub stderr_bytes: usize,
 }

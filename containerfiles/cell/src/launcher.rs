@@ -7,15 +7,18 @@
 //! | the job cannot be carried out | a line on standard error, status 70; the service sees the door end |
 //! | the preflight is refused | the same; the confined half never became the agent |
 //! | SIGTERM, SIGINT | passed on to the agent |
+//! | the service stands still | when the job's time is over, the same as when the door ends |
 
 use std::error::Error;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
+use std::time::Duration;
 
 use noclaw_cell::PROTOCOL;
 use noclaw_cell::job::{Hello, Job};
 use noclaw_cell::preflight::Preflight;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::time::timeout;
 
 use crate::agent::Agent;
 use crate::door::Door;
@@ -31,20 +34,31 @@ pub fn run() -> Result<()> {
     tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(async {
         let (door, lost) = Door::open().await?;
         tokio::pin!(lost);
-        tokio::select! {
-            result = serve(door) => result?,
+        let job = tokio::select! {
+            job = greet(&door) => job?,
             error = &mut lost => return Err(error.into()),
-        }
-        // The agent's last words may still be on their way: the service closes the door when it
-        // has heard them.
-        lost.await;
-        Ok(())
+        };
+        let most = Duration::from_secs(job.most_seconds);
+        let story = async {
+            tokio::select! {
+                result = serve(door, job) => result?,
+                error = &mut lost => return Err(error.into()),
+            }
+            // The agent's last words may still be on their way: the service closes the door when
+            // it has heard them.
+            lost.await;
+            Ok(())
+        };
+        timeout(most, story).await.map_err(|_| "the service has not ended this cell in time")?
     })
 }
 
-async fn serve(door: Door) -> Result<()> {
+async fn greet(door: &Door) -> Result<Job> {
     let hello = Hello { protocol: PROTOCOL, launcher: env!("CARGO_PKG_VERSION").to_owned() };
-    let job: Job = door.ask("/hello", &hello).await?;
+    Ok(door.ask("/hello", &hello).await?)
+}
+
+async fn serve(door: Door, job: Job) -> Result<()> {
     prepare(&job)?;
     model::listen(&job.model_socket, door.clone())?;
 

@@ -66,7 +66,8 @@ struct Said {
 fn job() -> Job {
     let job = json!({
         "argv": [], "env": {}, "cwd": "/", "files": [], "links": [], "model_socket": "",
-        "confinement": {"landlock": [], "seccomp": "", "fingerprint": 0}, "stderr_bytes": 0,
+        "confinement": {"landlock": [], "seccomp": "", "fingerprint": 0}, "most_seconds": 60,
+        "stderr_bytes": 0,
     });
     serde_json::from_value(job).expect("a job")
 }

@@ -116,6 +116,7 @@ impl Open {
             links: vec![],
             confinement: noclaw_cell::job::Confinement::default(),
             model_socket: String::new(),
+            most_seconds: 60,
             stderr_bytes: 0,
         };
         let door = Door::open(near, &job, model);

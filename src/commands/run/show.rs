@@ -43,6 +43,9 @@ pub fn describe(run: &RunView) -> String {
     if let Some(error) = &run.error {
         row("error", error);
     }
+    if let Some(isolation) = &run.isolation {
+        row("isolation", isolation);
+    }
     if let Some(preflight) = &run.preflight {
         match serde_json::from_value::<Preflight>(preflight.clone()) {
             Ok(preflight) => text.push_str(&table(&preflight)),

@@ -69,7 +69,7 @@ async fn a_run_is_cancelled_by_where_it_stands() -> Checked {
 
     home.say(3, "ann", "a", "is done").await?;
     home.claim_number(3).await?;
-    store.measured(id(3), "{}", true).await?;
+    store.measured(id(3), "{}", "held", true).await?;
     store.finish(id(3), answered("hi", "head"), NOW).await?;
     assert_eq!(store.cancel(id(3), NOW).await?, Cancel::TooLate);
     store.gone(id(3), NOW).await?;
@@ -202,7 +202,7 @@ async fn a_clock_that_goes_back_loses_and_reorders_nothing() -> Checked {
     let mut late = new(2, "ann", "main", "second")?;
     late.now_ms = early;
     home.say_with(Ok(late), LIMITS).await?;
-    home.store.measured(id(1), "{}", true).await?;
+    home.store.measured(id(1), "{}", "held", true).await?;
     home.store.finish(id(1), answered("hi", "head"), early).await?;
     home.store.gone(id(1), early).await?;
     let claimed = home.store.claim(CELLS, early).await?.ok_or("nothing to claim")?;

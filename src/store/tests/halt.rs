@@ -38,7 +38,7 @@ async fn runs_that_a_crash_left_under_a_halt_are_ended_by_it() -> Checked {
     }
     let store = &home.store;
     for run in 2..=4 {
-        store.measured(id(run), "{}", true).await?;
+        store.measured(id(run), "{}", "held", true).await?;
     }
     store.cancel(id(3), NOW).await?;
     store.finish(id(4), answered("yes", "head-4"), NOW).await?;

@@ -14,7 +14,7 @@ async fn old_preflights_are_forgotten_and_nothing_else() -> Checked {
     for (n, conversation) in [(1, "old"), (2, "young")] {
         home.say(n, "ann", conversation, "hello").await?;
         home.store.claim(CELLS, NOW).await?.ok_or("nothing to claim")?;
-        home.store.measured(id(n), "{}", true).await?;
+        home.store.measured(id(n), "{}", "held", true).await?;
         home.store.finish(id(n), answered("hi", "head"), NOW + i64::try_from(n)?).await?;
         home.store.gone(id(n), NOW + 9).await?;
     }
@@ -36,7 +36,7 @@ async fn a_run_is_remembered_from_door_to_door() -> Checked {
     let claimed = home.store.claim(CELLS, NOW + 1).await?.ok_or("nothing to claim")?;
     assert_eq!((claimed.attempts, claimed.head, claimed.time_zone), (1, None, None));
     home.store.container_made(id(1), "c0ffee").await?;
-    home.store.measured(id(1), r#"{"uid":1000}"#, true).await?;
+    home.store.measured(id(1), r#"{"uid":1000}"#, "held", true).await?;
     home.store.delivered(id(1), NOW + 2).await?;
     home.store.touched(id(1), NOW + 3).await?;
     let usage = Usage {
@@ -64,10 +64,32 @@ async fn a_run_is_remembered_from_door_to_door() -> Checked {
     assert_eq!((run.ended_at, run.gone_at), (Some(NOW + 4), Some(NOW + 5)));
     assert_eq!(run.container_id.as_deref(), Some("c0ffee"));
     assert_eq!(run.preflight.as_deref(), Some(r#"{"uid":1000}"#));
+    assert_eq!(run.isolation.as_deref(), Some("held"));
     assert_eq!((run.reply.as_deref(), run.error), (Some("hi"), None));
     let said: Vec<_> =
         run.messages.iter().map(|m| (m.text.as_str(), m.context.as_deref())).collect();
     assert_eq!(said, [("hello", Some(r#"{"a":1}"#)), ("and this", None)]);
+    Ok(())
+}
+
+#[tokio::test]
+async fn no_run_is_found_without_its_measured_isolation() -> Checked {
+    let home = Home::new().await?;
+    home.say(1, "ann", "main", "hi").await?;
+    home.store.claim(CELLS, NOW).await?.ok_or("nothing to claim")?;
+    let rival = Database::connect(format!("sqlite:{}", home.options.path.display())).await?;
+    for change in ["state = 'running'", "outcome = 'answered'"] {
+        let changed = rival.execute_unprepared(&format!("UPDATE runs SET {change}")).await;
+        let refused = changed.is_err_and(|error| error.to_string().contains("isolation"));
+        assert!(refused, "{change}");
+    }
+    rival.close().await?;
+    home.store.measured(id(1), "{}", "held: all", true).await?;
+    home.store.finish(id(1), answered("hi", "head"), NOW + 1).await?;
+    home.store.gone(id(1), NOW + 1).await?;
+    home.store.forget(NOW + 2).await?;
+    let run = home.store.run(id(1)).await?.ok_or("no run")?;
+    assert_eq!((run.preflight, run.isolation.as_deref()), (None, Some("held: all")));
     Ok(())
 }
 
@@ -83,6 +105,7 @@ async fn the_head_moves_only_with_an_answer() -> Checked {
         home.say(run, "ann", "main", "hi").await?;
         let claimed = home.claim_number(run).await?;
         assert_eq!(claimed.head.as_deref(), head_before);
+        home.store.measured(id(run), "{}", "held", true).await?;
         home.store.finish(id(run), ending, NOW).await?;
         home.store.gone(id(run), NOW).await?;
         let record = home.store.run(id(run)).await?.ok_or("no run")?;
@@ -101,7 +124,7 @@ async fn what_cannot_follow_is_an_error_and_changes_nothing() -> Checked {
     home.say(1, "ann", "main", "hi").await?;
     let before = store.run(id(1)).await?;
     let ending = answered("x", "y");
-    assert_impossible(store.measured(id(1), "{}", true).await, RunState::Queued);
+    assert_impossible(store.measured(id(1), "{}", "held", true).await, RunState::Queued);
     assert_impossible(store.container_made(id(1), "c").await, RunState::Queued);
     assert_impossible(store.spent(id(1), Spending::default()).await, RunState::Queued);
     assert_impossible(store.finish(id(1), ending.clone(), NOW).await, RunState::Queued);
@@ -141,7 +164,7 @@ async fn after_a_crash_every_open_run_is_settled() -> Checked {
     }
     let store = &home.store;
     for run in 2..=6 {
-        store.measured(id(run), "{}", true).await?;
+        store.measured(id(run), "{}", "held", true).await?;
     }
     for run in 3..=4 {
         store.delivered(id(run), NOW).await?;
@@ -277,7 +300,7 @@ async fn a_run_that_does_not_read_back_holds_up_no_other() -> Checked {
     let rival = Database::connect(format!("sqlite:{}", home.options.path.display())).await?;
     for (run, damage) in [
         (2, "state = 'lost'"),
-        (3, "outcome = 'answered'"), // only a finishing run may become that
+        (3, "outcome = 'answered', isolation = ''"), // only a finishing run may become that
         (4, "state = 'finishing'"),
     ] {
         let run = id(run);

@@ -72,7 +72,7 @@ impl Home {
 
     /// Ends a claimed run with a reply.
     async fn answer(&self, run: RunId, head: &str) -> Result<(), Error> {
-        self.store.measured(run, "{}", true).await?;
+        self.store.measured(run, "{}", "held", true).await?;
         self.store.finish(run, answered("done", head), NOW).await?;
         self.store.gone(run, NOW).await
     }

@@ -106,7 +106,7 @@ async fn a_user_and_the_house_have_only_so_many_cells() -> Checked {
     assert_eq!(home.claim().await?, None, "four cells are taken");
     home.answer(id(4), "h").await?;
     home.claim_number(6).await?;
-    home.store.measured(id(1), "{}", true).await?;
+    home.store.measured(id(1), "{}", "held", true).await?;
     home.store.finish(id(1), failed(), NOW).await?;
     assert_eq!(home.claim().await?, None, "a finishing run may still have its cell");
     home.store.gone(id(1), NOW).await?;

@@ -139,7 +139,7 @@ async fn a_user_with_a_run_that_is_not_over_stays() -> Checked {
     assert!(matches!(queued, Err(NotRemoved::Busy { runs: 1, .. })));
     home.claim_number(1).await?;
     assert_eq!(store.open_runs(&ann).await?, OpenRuns { undecided: 1, finishing: 0 });
-    store.measured(id(1), "{}", true).await?;
+    store.measured(id(1), "{}", "held", true).await?;
     store.finish(id(1), answered("done", "head"), NOW).await?;
     let finishing = store.remove_user(&ann, NOW).await;
     assert!(matches!(finishing, Err(NotRemoved::Busy { .. })), "its container may be there");
@@ -183,7 +183,7 @@ async fn news_are_told_until_they_were_seen_and_each_once() -> Checked {
     for (run, end) in [(1, NOW), (2, NOW + 9), (3, NOW + 10)] {
         home.say(run, "ann", &format!("c{run}"), "hello").await?;
         home.claim_number(run).await?;
-        store.measured(id(run), "{}", true).await?;
+        store.measured(id(run), "{}", "held", true).await?;
         let mut ending = if run == 2 { failed() } else { answered("done", "head") };
         ending.spending.cost_microusd = 100;
         store.finish(id(run), ending, end).await?;

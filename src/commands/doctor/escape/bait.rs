@@ -149,7 +149,8 @@ impl Bait {
         let profile = profile.map_err(state)?;
         let limits = Limits::for_machine(machine::cores(), machine::memory());
         let run = RunId::new(Uuid::now_v7());
-        let session = Session { run, head: None, model: &self.model, zone: "UTC" };
+        let session =
+            Session { run, head: None, model: &self.model, zone: "UTC", most: limits.run_timeout };
         let mut job = start.job(&session);
         let landlock_rules = job.confinement.landlock.len();
         points::weaken(&mut job.confinement);
