@@ -1,6 +1,12 @@
-//! Which image cells are made of, its recipe's hash, and its self-test. Building it is
-//! `commands/image.rs`'s.
+//! Which image cells are made of, its recipe's hash, how one is loaded, and its self-test. Building
+//! it is `commands/image.rs`'s.
 
+use std::collections::BTreeMap;
+use std::io::Read;
+
+use bytes::Bytes;
+use hyper::Method;
+use serde::Deserialize;
 use sha2::{Digest, Sha256};
 
 use super::podman::{Podman, PodmanError};
@@ -24,7 +30,10 @@ pub const LABEL_AGENT: &str = "io.noclaw.agent";
 /// Label: the hash of the recipe it was built by.
 pub const LABEL_RECIPE: &str = "io.noclaw.recipe";
 
-/// The image that serves.
+/// What stands for a label that an image has not.
+const UNKNOWN: &str = "unknown";
+
+/// An image, as a rule the one that serves.
 #[derive(Debug, Clone)]
 pub struct AgentImage {
     /// Its id: what a plan names.
@@ -44,11 +53,38 @@ pub struct AgentImage {
 /// # Errors
 /// Podman's.
 pub async fn current(podman: &Podman) -> Result<Option<AgentImage>, PodmanError> {
-    let Some(image) = podman.image(CURRENT).await? else {
-        return Ok(None);
+    find(podman, CURRENT).await
+}
+
+/// Looks for an image by name or id; `None` when there is none (500 on Podman 4.3, 404 on 5).
+///
+/// # Errors
+/// Podman's.
+pub async fn find(podman: &Podman, name: &str) -> Result<Option<AgentImage>, PodmanError> {
+    #[derive(Deserialize)]
+    #[serde(rename_all = "PascalCase")]
+    struct Inspected {
+        id: String,
+        #[serde(default)]
+        labels: Option<BTreeMap<String, String>>,
+        created: String,
+        #[serde(default)]
+        size: u64,
+    }
+    let path = format!("/images/{name}/json");
+    let asked = podman.json(&format!("image {name}"), Method::GET, &path, Bytes::new()).await;
+    let image: Inspected = match asked {
+        Ok(image) => image,
+        Err(PodmanError::Refused { status: 404, .. }) => return Ok(None),
+        Err(PodmanError::Refused { status: 500, cause, .. })
+            if cause.contains("image not known") || cause.contains("no such image") =>
+        {
+            return Ok(None);
+        }
+        Err(error) => return Err(error),
     };
     let labels = image.labels.unwrap_or_default();
-    let label = |name| labels.get(name).cloned().unwrap_or_else(|| "unknown".to_owned());
+    let label = |name| labels.get(name).cloned().unwrap_or_else(|| UNKNOWN.to_owned());
     Ok(Some(AgentImage {
         id: image.id,
         agent: label(LABEL_AGENT),
@@ -68,6 +104,57 @@ pub fn recipe<E>(read: impl Fn(&str) -> Result<Vec<u8>, E>) -> Result<String, E>
         hash.update(read(file)?);
     }
     Ok(hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
+}
+
+/// Why an archive's image is no candidate.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    /// Podman cannot load it, or name it.
+    #[error(transparent)]
+    Cell(#[from] CellError),
+    /// It holds another number of images than one.
+    #[error("the archive holds {0} images, not one")]
+    Count(usize),
+    /// It is something else's.
+    #[error("the image {id} has no label {LABEL_RECIPE}: no recipe of NoClaw's made it")]
+    Foreign {
+        /// Its id.
+        id: String,
+    },
+}
+
+/// Loads an archive's image as the candidate. What serves is not touched, whatever name the image
+/// bears in its archive.
+///
+/// # Errors
+/// See [`LoadError`]. A foreign image stays in Podman's storage.
+pub async fn load(
+    cells: &Cells,
+    archive: impl Read + Send + 'static,
+) -> Result<AgentImage, LoadError> {
+    let (podman, engine) = (cells.podman(), cells.engine());
+    let before = current(podman).await.map_err(CellError::from)?;
+    let names = podman.load(archive).await.map_err(CellError::from)?;
+    // Found before names are put right: it may bear the name of the one that serves.
+    let image = match names.as_slice() {
+        [name] => {
+            find(podman, name.trim_start_matches("sha256:")).await.map_err(CellError::from)?
+        }
+        _ => None,
+    };
+    match (before, current(podman).await.map_err(CellError::from)?) {
+        (Some(before), Some(after)) if before.id != after.id => {
+            engine.tag(&before.id, CURRENT).await.map_err(CellError::from)?;
+        }
+        (None, Some(_)) => engine.untag(CURRENT).await.map_err(CellError::from)?,
+        _ => {}
+    }
+    let image = image.ok_or(LoadError::Count(names.len()))?;
+    if image.recipe == UNKNOWN {
+        return Err(LoadError::Foreign { id: image.id });
+    }
+    engine.tag(&image.id, CANDIDATE).await.map_err(CellError::from)?;
+    Ok(image)
 }
 
 /// Why a candidate does not serve.

@@ -8,6 +8,7 @@
 //! found by its label ([`Cells::remove_all`]).
 
 pub mod agent;
+pub mod archive;
 pub mod door;
 pub mod engine;
 pub mod frames;
@@ -21,6 +22,7 @@ mod turn;
 
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use noclaw_cell::LAUNCHER;
 use noclaw_cell::job::Job;
@@ -30,7 +32,7 @@ use self::engine::{Engine, EngineError, Listed};
 use self::podman::{Create, LogConfiguration, Mount, Namespace, Podman, PodmanError, RLimit};
 use self::turn::Turns;
 use crate::core::ids::{InstanceId, RunId};
-use crate::core::limits::{CELL_END, CELL_FSIZE, CELL_NOFILE, CELL_START};
+use crate::core::limits::{CELL_END, CELL_FSIZE, CELL_NOFILE, CELL_START, IMAGE_FIRST_USE};
 use crate::core::plan::{CPU_PERIOD, CellPlan, Controller};
 use crate::core::preflight::rules::{CellRules, KernelMount};
 
@@ -59,10 +61,12 @@ pub enum CellError {
     #[error(transparent)]
     Engine(#[from] EngineError),
     /// Podman took too long.
-    #[error("Podman did not {step} within {} s", CELL_START.as_secs())]
+    #[error("Podman did not {step} within {} s", most.as_secs())]
     Slow {
         /// Which step.
         step: &'static str,
+        /// How long it may take.
+        most: Duration,
     },
 }
 
@@ -118,12 +122,12 @@ impl Cells {
     /// # Errors
     /// Podman's. It may have made the container all the same: see [`Cells::remove_of`].
     pub async fn create(&self, plan: &CellPlan) -> Result<Cell, CellError> {
-        self.make(&request(plan)).await
+        self.make(&request(plan), CELL_START).await
     }
 
-    async fn make(&self, request: &Create<'_>) -> Result<Cell, CellError> {
+    async fn make(&self, request: &Create<'_>, most: Duration) -> Result<Cell, CellError> {
         let _turn = self.turns.take().await;
-        let id = within("create a container", self.podman.create(request)).await?;
+        let id = within(most, "create a container", self.podman.create(request)).await?;
         Ok(self.cell(id))
     }
 
@@ -136,7 +140,7 @@ impl Cells {
     }
 
     /// Runs a program in a container as confined as a cell, without any mount of the host's, and
-    /// returns its exit status.
+    /// returns its exit status. It has the time that an image's first container takes.
     ///
     /// # Errors
     /// Podman's.
@@ -144,10 +148,10 @@ impl Cells {
         let mounts = scratch(trial.rules);
         let base = base(trial.image, trial.seccomp_profile);
         let request = Create { entrypoint: trial.program, mounts, ..base };
-        let cell = self.make(&request).await?;
+        let cell = self.make(&request, IMAGE_FIRST_USE).await?;
         let run = async {
-            within("start the container", self.engine.start(&cell.id)).await?;
-            within("run to its end", self.podman.wait(&cell.id)).await
+            within(IMAGE_FIRST_USE, "start the container", self.engine.start(&cell.id)).await?;
+            within(IMAGE_FIRST_USE, "run it to its end", self.podman.wait(&cell.id)).await
         };
         let status = run.await;
         cell.end().await?;
@@ -198,10 +202,11 @@ impl Cell {
     pub async fn open(&self, job: &Job, model: Model) -> Result<Door, CellError> {
         let Cells { podman, engine, .. } = &self.cells;
         self.starting.store(true, Ordering::Relaxed);
-        within("init the container", engine.init(&self.id)).await?;
-        let streams = within("attach to the container", podman.attach(&self.id)).await?;
+        within(CELL_START, "init the container", engine.init(&self.id)).await?;
+        let streams =
+            within(CELL_START, "attach to the container", podman.attach(&self.id)).await?;
         let door = Door::open(streams, job, model);
-        within("start the container", engine.start(&self.id)).await?;
+        within(CELL_START, "start the container", engine.start(&self.id)).await?;
         self.starting.store(false, Ordering::Relaxed);
         tracing::debug!("the container has started");
         Ok(door)
@@ -221,15 +226,16 @@ impl Cell {
 }
 
 async fn within<T, E>(
+    most: Duration,
     step: &'static str,
     request: impl Future<Output = Result<T, E>>,
 ) -> Result<T, CellError>
 where
     CellError: From<E>,
 {
-    match tokio::time::timeout(CELL_START, request).await {
+    match tokio::time::timeout(most, request).await {
         Ok(result) => Ok(result?),
-        Err(_) => Err(CellError::Slow { step }),
+        Err(_) => Err(CellError::Slow { step, most }),
     }
 }
 

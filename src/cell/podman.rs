@@ -1,4 +1,4 @@
-//! The four requests to Podman that podman-api 0.11 cannot make, over hyper 1 on its socket.
+//! The requests to Podman that podman-api 0.11 cannot make, over hyper 1 on its socket.
 //!
 //! podman-api drops `no_new_privileges` (its JSON key is misspelt), asks for an inspect with sizes
 //! before each attach (300 ms), and its wait loses the exit status.
@@ -8,10 +8,11 @@ use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, Limited};
+use hyper::body::{Body, Incoming};
 use hyper::client::conn::http1;
 use hyper::header::{CONNECTION, CONTENT_TYPE, HOST, UPGRADE};
 use hyper::upgrade::Upgraded;
-use hyper::{Method, Request, StatusCode};
+use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use serde::{Deserialize, Serialize};
 use tokio::net::UnixStream;
@@ -61,6 +62,16 @@ pub enum PodmanError {
         #[source]
         source: serde_json::Error,
     },
+}
+
+impl PodmanError {
+    /// A request that was not answered.
+    pub(super) fn unanswered(
+        request: &str,
+        source: impl Into<Box<dyn std::error::Error + Send + Sync>>,
+    ) -> Self {
+        Self::Unanswered { request: request.to_owned(), source: source.into() }
+    }
 }
 
 /// A container to create; the fields of Podman's `SpecGenerator` that we set.
@@ -201,22 +212,6 @@ pub struct ContainerState {
     pub exit_code: i64,
 }
 
-/// An image.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(rename_all = "PascalCase")]
-pub struct Image {
-    /// Its id.
-    pub id: String,
-    /// Its labels.
-    #[serde(default)]
-    pub labels: Option<std::collections::BTreeMap<String, String>>,
-    /// When it was made, as RFC 3339.
-    pub created: String,
-    /// Its size in bytes.
-    #[serde(default)]
-    pub size: u64,
-}
-
 /// Podman's service at its socket. Each request has its own connection: they are few and local.
 #[derive(Debug, Clone)]
 pub struct Podman {
@@ -260,12 +255,9 @@ impl Podman {
         let name = format!("attach {id}");
         let path =
             format!("/containers/{id}/attach?stream=true&stdin=true&stdout=true&stderr=true");
-        let unanswered = |source: hyper::Error| PodmanError::Unanswered {
-            request: name.clone(),
-            source: source.into(),
-        };
+        let unanswered = |source: hyper::Error| PodmanError::unanswered(&name, source);
         let mut sender = self.connect(&name).await?;
-        let request = request(Method::POST, &path, Bytes::new(), &name)?;
+        let request = request(Method::POST, &path, Full::<Bytes>::default(), &name)?;
         let response = sender.send_request(request).await.map_err(unanswered)?;
         if response.status() != StatusCode::SWITCHING_PROTOCOLS {
             return Err(refused(&name, response).await);
@@ -298,26 +290,8 @@ impl Podman {
         self.json(&format!("wait {id}"), Method::POST, &path, Bytes::new()).await
     }
 
-    /// An image by name or id; `None` when there is none (500 on Podman 4.3, 404 on 5).
-    ///
-    /// # Errors
-    /// Podman's, as they are.
-    pub async fn image(&self, name: &str) -> Result<Option<Image>, PodmanError> {
-        let request = format!("image {name}");
-        let path = format!("/images/{name}/json");
-        match self.json(&request, Method::GET, &path, Bytes::new()).await {
-            Ok(image) => Ok(Some(image)),
-            Err(PodmanError::Refused { status: 404, .. }) => Ok(None),
-            Err(PodmanError::Refused { status: 500, cause, .. })
-                if cause.contains("image not known") || cause.contains("no such image") =>
-            {
-                Ok(None)
-            }
-            Err(error) => Err(error),
-        }
-    }
-
-    async fn json<A: serde::de::DeserializeOwned>(
+    /// An answer as JSON.
+    pub(super) async fn json<A: serde::de::DeserializeOwned>(
         &self,
         name: &str,
         method: Method,
@@ -325,40 +299,36 @@ impl Podman {
         body: Bytes,
     ) -> Result<A, PodmanError> {
         let mut sender = self.connect(name).await?;
-        let request = request(method, path, body, name)?;
-        let response = sender.send_request(request).await.map_err(|source| {
-            PodmanError::Unanswered { request: name.into(), source: source.into() }
-        })?;
-        if !response.status().is_success() {
-            return Err(refused(name, response).await);
-        }
-        let body = Limited::new(response.into_body(), ANSWER_BYTES).collect().await;
-        let body = body
-            .map_err(|source| PodmanError::Unanswered { request: name.into(), source })?
-            .to_bytes();
-        serde_json::from_slice(&body)
-            .map_err(|source| PodmanError::Form { request: name.into(), source })
+        let request = request(method, path, Full::new(body), name)?;
+        let response = sender.send_request(request).await;
+        let response = response.map_err(|source| PodmanError::unanswered(name, source))?;
+        read_json(name, response).await
     }
 
-    async fn connect(&self, name: &str) -> Result<http1::SendRequest<Full<Bytes>>, PodmanError> {
+    /// A connection for one request with a body of this kind.
+    pub(super) async fn connect<B>(&self, name: &str) -> Result<http1::SendRequest<B>, PodmanError>
+    where
+        B: Body<Data = Bytes, Error: Into<Box<dyn std::error::Error + Send + Sync>>>,
+        B: Send + 'static,
+    {
         let stream = UnixStream::connect(&self.socket)
             .await
             .map_err(|source| PodmanError::Unreachable { socket: self.socket.clone(), source })?;
-        let (sender, connection) =
-            http1::handshake(TokioIo::new(stream)).await.map_err(|source| {
-                PodmanError::Unanswered { request: name.into(), source: source.into() }
-            })?;
+        let (sender, connection) = http1::handshake(TokioIo::new(stream))
+            .await
+            .map_err(|source| PodmanError::unanswered(name, source))?;
         tokio::spawn(connection.with_upgrades());
         Ok(sender)
     }
 }
 
-fn request(
+/// A request to the API, with its path below the API's.
+pub(super) fn request<B>(
     method: Method,
     path: &str,
-    body: Bytes,
+    body: B,
     name: &str,
-) -> Result<Request<Full<Bytes>>, PodmanError> {
+) -> Result<Request<B>, PodmanError> {
     let upgrade = path.contains("/attach?");
     let mut request = Request::builder()
         .method(method)
@@ -368,12 +338,25 @@ fn request(
     if upgrade {
         request = request.header(CONNECTION, "upgrade").header(UPGRADE, "tcp");
     }
-    request
-        .body(Full::new(body))
-        .map_err(|source| PodmanError::Unanswered { request: name.into(), source: source.into() })
+    request.body(body).map_err(|source| PodmanError::unanswered(name, source))
 }
 
-async fn refused(name: &str, response: hyper::Response<hyper::body::Incoming>) -> PodmanError {
+/// What a response says as JSON.
+pub(super) async fn read_json<A: serde::de::DeserializeOwned>(
+    name: &str,
+    response: Response<Incoming>,
+) -> Result<A, PodmanError> {
+    if !response.status().is_success() {
+        return Err(refused(name, response).await);
+    }
+    let body = Limited::new(response.into_body(), ANSWER_BYTES).collect().await;
+    let body = body.map_err(|source| PodmanError::unanswered(name, source))?.to_bytes();
+    serde_json::from_slice(&body)
+        .map_err(|source| PodmanError::Form { request: name.into(), source })
+}
+
+/// What a response says that is no success.
+pub(super) async fn refused(name: &str, response: Response<Incoming>) -> PodmanError {
     #[derive(Deserialize)]
     struct Said {
         cause: Option<String>,

@@ -2,7 +2,10 @@
 //!
 //! The recipe (`containerfiles/build.sh`) fetches the pinned agent, finds or makes a base, and
 //! builds under a candidate's name. Only a candidate that passes its self-test, in a container as
-//! confined as a cell, takes the place of the image that serves.
+//! confined as a cell, takes the place of the image that serves. One that another machine has made
+//! comes as an archive (`archive.rs`), and must pass the same.
+
+mod archive;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command as Process, Stdio};
@@ -20,15 +23,32 @@ use crate::host::{owned, paths, state};
 pub enum Command {
     /// Make the image, unless the one that serves is of this recipe already
     Build(Build),
+    /// Write the image that serves to an archive, for another machine
+    Save(archive::Save),
+    /// Load an image from an archive; it serves once it has passed its self-test
+    Load(archive::Load),
     /// Show the image that serves
     Status(Status),
 }
 
 #[derive(Debug, clap::Args)]
-struct Places {
+struct SelfTest {
+    /// State, where the new image finds the cells' system call filter for its self-test
+    #[arg(long, value_name = "DIR", env = "NOCLAW_STATE", default_value_os_t = paths::state())]
+    state: PathBuf,
+}
+
+#[derive(Debug, clap::Args)]
+struct AtPodman {
     /// Podman's socket
     #[arg(long, value_name = "PATH", env = "NOCLAW_PODMAN", default_value_os_t = paths::podman())]
     podman: PathBuf,
+}
+
+#[derive(Debug, clap::Args)]
+struct Places {
+    #[command(flatten)]
+    at: AtPodman,
     /// The folder with the recipe
     #[arg(
         long,
@@ -45,9 +65,8 @@ pub struct Build {
     /// Also when the image that serves is of this recipe
     #[arg(long)]
     force: bool,
-    /// State, where the new image finds the cells' system call filter for its self-test
-    #[arg(long, value_name = "DIR", env = "NOCLAW_STATE", default_value_os_t = paths::state())]
-    state: PathBuf,
+    #[command(flatten)]
+    test: SelfTest,
     #[command(flatten)]
     places: Places,
 }
@@ -62,10 +81,12 @@ pub struct Status {
     places: Places,
 }
 
-/// Builds or shows.
+/// Builds, saves, loads or shows.
 pub fn run(command: Command) -> Ended {
     match command {
         Command::Build(args) => build(&args),
+        Command::Save(args) => archive::save(&args),
+        Command::Load(args) => archive::load(&args),
         Command::Status(args) => status(&args),
     }
 }
@@ -73,7 +94,7 @@ pub fn run(command: Command) -> Ended {
 fn build(args: &Build) -> Ended {
     let places = &args.places;
     let recipe = recipe(&places.containerfiles)?;
-    let cells = Cells::at(&places.podman);
+    let cells = Cells::at(&places.at.podman);
     if let Some(image) = block_on(current(&cells))?
         && image.recipe == recipe
         && !args.force
@@ -84,7 +105,7 @@ fn build(args: &Build) -> Ended {
     // Its progress goes to standard error as it comes; so does what podman says.
     let status = Process::new(places.containerfiles.join("build.sh"))
         .arg(CANDIDATE)
-        .env("NOCLAW_PODMAN", &places.podman)
+        .env("NOCLAW_PODMAN", &places.at.podman)
         .env("NOCLAW_RECIPE", &recipe)
         .stdin(Stdio::null())
         .stdout(std::io::stderr())
@@ -101,13 +122,18 @@ fn build(args: &Build) -> Ended {
         )
         .hint("what went wrong stands above; the old image, if there was one, serves on"));
     }
+    promote(&cells, &args.test)
+}
+
+/// Tests the candidate; if it passes, it serves from now on.
+fn promote(cells: &Cells, test: &SelfTest) -> Ended {
     eprintln!("self-test: the agent and its tools, in a container without network");
     let start = StartLine::shipped().map_err(|e| Failure::of(ExitStatus::Config, &e))?;
-    let profile = state::place(&args.state, &start.profile.file_name(), start.profile.text());
+    let profile = state::place(&test.state, &start.profile.file_name(), start.profile.text());
     let profile = profile.map_err(|error| Failure::of(ExitStatus::Config, &error))?;
     let profile = profile.to_string_lossy();
     block_on(async {
-        let tested = image::self_test(&cells, &start.cell, &profile).await;
+        let tested = image::self_test(cells, &start.cell, &profile).await;
         tested.map_err(|error| {
             Failure::of(ExitStatus::Failed, &error)
                 .hint("the old image, if there was one, serves on; `noclaw doctor` looks further")
@@ -119,11 +145,8 @@ fn build(args: &Build) -> Ended {
 
 fn status(args: &Status) -> Ended {
     let recipe = recipe(&args.places.containerfiles)?;
-    let cells = Cells::at(&args.places.podman);
-    let Some(image) = block_on(current(&cells))? else {
-        let message = format!("there is no image {CURRENT}");
-        return Err(Failure::new(ExitStatus::Config, message).hint("noclaw image build"));
-    };
+    let cells = Cells::at(&args.places.at.podman);
+    let image = block_on(serving(&cells))?;
     let fresh = image.recipe == recipe;
     if args.json {
         print_json(&serde_json::json!({
@@ -145,6 +168,13 @@ async fn current(cells: &Cells) -> Result<Option<AgentImage>, Failure> {
     image::current(cells.podman()).await.map_err(|error| {
         let problem = Problem::new(ProblemKind::PodmanUnavailable, chain(&error));
         Failure::from(problem.hint("systemctl --user start podman.socket, or `noclaw doctor`"))
+    })
+}
+
+async fn serving(cells: &Cells) -> Result<AgentImage, Failure> {
+    current(cells).await?.ok_or_else(|| {
+        let message = format!("there is no image {CURRENT}");
+        Failure::new(ExitStatus::Config, message).hint("noclaw image build")
     })
 }
 

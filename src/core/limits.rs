@@ -121,6 +121,9 @@ pub const REPLY_BYTES: usize = MIB;
 pub const CELL_START: Duration = Duration::from_secs(60);
 /// How long a create waits for those of other NoClaws at the same Podman.
 pub const CREATE_TURN: Duration = Duration::from_secs(10);
+/// Each step of an image's first container, which is its self-test's: Podman copies the image for
+/// the users of cells. That is a second's work, and minutes' on a slow disk or processor.
+pub const IMAGE_FIRST_USE: Duration = Duration::from_secs(600);
 /// From the start of the service to its second look for containers of before: by then Podman has
 /// made what it was making.
 pub const STRAYS_AFTER: Duration = Duration::from_secs(30);
