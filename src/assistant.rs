@@ -192,7 +192,7 @@ impl Assistant {
         // Its transcript is complete when the agent has exited: only then may a head point to it.
         agent.close();
         let exit = timeout(AGENT_EXIT, door.exit()).await;
-        exit.map_err(|_| Trouble::Slow("end the agent"))??;
+        trouble::remark(run, &exit.map_err(|_| Trouble::Slow("end the agent"))??);
         Ok(turn)
     }
 }
