@@ -2,9 +2,10 @@
 //! the disk. Asked before a message is accepted and when its cell is made, never by liveness.
 
 use std::path::PathBuf;
-use std::sync::Mutex;
-use std::sync::PoisonError;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
+
+use tokio::time::timeout;
 
 use super::halt;
 use crate::cell::Cells;
@@ -18,8 +19,10 @@ use crate::host::owned;
 
 /// How long a good answer holds: Podman is not asked for each of many messages at once.
 const FRESH: Duration = Duration::from_secs(1);
-/// How long Podman may take. Its service may have to be started.
+/// How long a message waits for Podman's answer. Its service may have to be started.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// How long Podman may take to answer at all, for later messages. A slow machine took 50 s.
+const MOST: Duration = Duration::from_secs(120);
 
 /// What a cell can be made of.
 #[derive(Debug, Clone)]
@@ -35,7 +38,7 @@ pub struct Ready {
 /// # Errors
 /// When it does not answer.
 pub async fn podman(cells: &Cells) -> Result<Info, Problem> {
-    within_patience(info(cells)).await
+    within(PATIENCE, info(cells)).await
 }
 
 async fn info(cells: &Cells) -> Result<Info, Problem> {
@@ -45,19 +48,27 @@ async fn info(cells: &Cells) -> Result<Info, Problem> {
 /// Finds out whether a message can be answered.
 #[derive(Debug)]
 pub struct Readiness {
-    cells: Cells,
-    accept_without: Vec<Controller>,
     gateway: Gateway,
-    has_model: bool,
     state: PathBuf,
     disk_free: u64,
+    asked: Arc<Asked>,
+}
+
+/// What Podman is asked, and what it has said.
+#[derive(Debug)]
+struct Asked {
+    cells: Cells,
+    accept_without: Vec<Controller>,
+    has_model: bool,
     last: Mutex<Option<(Instant, Ready)>>,
+    // A slow Podman is not asked by each of many messages at once: that would make it slower.
+    asking: tokio::sync::Mutex<()>,
 }
 
 impl Readiness {
     /// Asks this Podman. `has_model`: a key, or an upstream that needs none. `disk_free`: bytes
     /// that must be free where the state directory is.
-    pub const fn new(
+    pub fn new(
         cells: Cells,
         accept_without: Vec<Controller>,
         gateway: Gateway,
@@ -65,8 +76,9 @@ impl Readiness {
         state: PathBuf,
         disk_free: u64,
     ) -> Self {
-        let last = Mutex::new(None);
-        Self { cells, accept_without, gateway, has_model, state, disk_free, last }
+        let (last, asking) = (Mutex::new(None), tokio::sync::Mutex::new(()));
+        let asked = Arc::new(Asked { cells, accept_without, has_model, last, asking });
+        Self { gateway, state, disk_free, asked }
     }
 
     /// Whether a message can be answered now.
@@ -92,18 +104,12 @@ impl Readiness {
     pub async fn parts(&self) -> Result<Ready, Problem> {
         // It changes from moment to moment, and costs nothing to ask.
         self.room()?;
-        let last = self.last.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        if let Some((at, ready)) = &last
-            && at.elapsed() < FRESH
-        {
-            return Ok(ready.clone());
+        if let Some(ready) = self.asked.fresh() {
+            return Ok(ready);
         }
-        // What Podman is does not change while it answers; `info` is slow.
-        let known = last.map(|(_, ready)| ready.podman);
-        let result = within_patience(self.ask(known)).await;
-        *self.last.lock().unwrap_or_else(PoisonError::into_inner) =
-            result.as_ref().ok().map(|ready| (Instant::now(), ready.clone()));
-        result
+        // An answer that comes too late for this message is there for the next one.
+        let asked = tokio::spawn(Arc::clone(&self.asked).look());
+        within(PATIENCE, async { asked.await.map_err(|broken| no_podman(chain(&broken)))? }).await
     }
 
     /// What Podman says of itself, whatever else is missing.
@@ -111,10 +117,9 @@ impl Readiness {
     /// # Errors
     /// When it does not answer.
     pub async fn podman(&self) -> Result<Info, Problem> {
-        let known = self.last.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        match known {
-            Some((_, ready)) => Ok(ready.podman),
-            None => podman(&self.cells).await,
+        match self.asked.known() {
+            Some(known) => Ok(known),
+            None => podman(&self.asked.cells).await,
         }
     }
 
@@ -126,6 +131,34 @@ impl Readiness {
         let free = owned::free(&self.state).map_err(unknown)?;
         quota::enough(free, self.disk_free)
             .map_err(|low| Problem::new(ProblemKind::StorageFull, &low).hint(quota::MAKE_ROOM))
+    }
+}
+
+impl Asked {
+    fn last(&self) -> MutexGuard<'_, Option<(Instant, Ready)>> {
+        self.last.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A good answer that still holds.
+    fn fresh(&self) -> Option<Ready> {
+        let last = self.last();
+        let (at, ready) = last.as_ref()?;
+        (at.elapsed() < FRESH).then(|| ready.clone())
+    }
+
+    /// What Podman is, which does not change while it answers; `info` is slow.
+    fn known(&self) -> Option<Info> {
+        self.last().as_ref().map(|(_, ready)| ready.podman.clone())
+    }
+
+    async fn look(self: Arc<Self>) -> Result<Ready, Problem> {
+        let _alone = self.asking.lock().await;
+        if let Some(ready) = self.fresh() {
+            return Ok(ready);
+        }
+        let result = within(MOST, self.ask(self.known())).await;
+        *self.last() = result.as_ref().ok().map(|ready| (Instant::now(), ready.clone()));
+        result
     }
 
     async fn ask(&self, known: Option<Info>) -> Result<Ready, Problem> {
@@ -168,11 +201,12 @@ impl Readiness {
     }
 }
 
-async fn within_patience<T>(
+async fn within<T>(
+    most: Duration,
     question: impl Future<Output = Result<T, Problem>>,
 ) -> Result<T, Problem> {
-    tokio::time::timeout(PATIENCE, question).await.unwrap_or_else(|_| {
-        Err(no_podman(format!("Podman did not answer within {} s", PATIENCE.as_secs())))
+    timeout(most, question).await.unwrap_or_else(|_| {
+        Err(no_podman(format!("Podman did not answer within {} s", most.as_secs())))
     })
 }
 

@@ -4,7 +4,7 @@ use std::io::{Read, Write};
 use std::net::Shutdown;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -48,12 +48,12 @@ fn podman_killed_in_mid_run_fails_the_run_and_keeps_the_message_that_waits() -> 
 #[test]
 fn a_message_whose_podman_is_gone_when_its_turn_comes_is_told_so() -> Result {
     let mut podman = OtherPodman::beside()?;
-    let gate = Gate::before(&podman)?;
+    let gate = Gate::before(&podman, "/containers/create")?;
     let mut house = House::closed(&gate.socket(), &["--model-api", "demo"])?;
     house.open()?;
     gate.close();
     let first = post(&house, &json!({"message": "one"}))?;
-    until("its cell is being made", || gate.is_reached().then_some(()))?;
+    until("its cell is being made", || (gate.reached() == 1).then_some(()))?;
     let second = post(&house, &json!({"message": "two"}))?;
     assert_eq!(house.show(&second)?["status"], "queued", "it waits for the first");
     let down = podman.down()?;
@@ -65,26 +65,49 @@ fn a_message_whose_podman_is_gone_when_its_turn_comes_is_told_so() -> Result {
     assert_well(&house)
 }
 
-/// A socket in front of Podman's, which can keep a container's creation waiting.
+#[test]
+fn what_a_slow_podman_answers_is_good_for_the_next_message() -> Result {
+    let podman = OtherPodman::beside()?;
+    let gate = Gate::before(&podman, "/libpod/info")?;
+    gate.close();
+    let mut house = House::closed(&gate.socket(), &["--model-api", "demo"])?;
+    house.open()?;
+    let late = house.post("/webhook", r#"{"message":"x"}"#)?;
+    assert_eq!((late.status, late.problem()?.as_str()), (503, "podman-unavailable"));
+    assert!(late.body.contains("did not answer within 10 s"), "{late:?}");
+    gate.open();
+    until("it is ready", || (house.get("/readyz").ok()?.status == 200).then_some(()))?;
+    assert_eq!(gate.reached(), 1, "it was asked again");
+    assert_well(&house)
+}
+
+/// A socket in front of Podman's, which can keep a request waiting.
 struct Gate {
     dir: tempfile::TempDir,
-    closed: Arc<AtomicBool>,
-    reached: Arc<AtomicBool>,
+    way: Arc<Way>,
+}
+
+struct Way {
+    podman: String,
+    request: &'static str,
+    closed: AtomicBool,
+    reached: AtomicUsize,
 }
 
 impl Gate {
-    fn before(podman: &OtherPodman) -> Result<Self> {
+    /// The request is one whose path has this in it.
+    fn before(podman: &OtherPodman, request: &'static str) -> Result<Self> {
         let dir = tempfile::Builder::new().prefix("noclaw-gate-").tempdir()?;
-        let gate = Self { dir, closed: Arc::default(), reached: Arc::default() };
+        let (closed, reached) = (AtomicBool::default(), AtomicUsize::default());
+        let way = Way { podman: podman.socket(), request, closed, reached };
+        let gate = Self { dir, way: Arc::new(way) };
         let listener = UnixListener::bind(gate.socket())?;
-        let (closed, reached) = (Arc::clone(&gate.closed), Arc::clone(&gate.reached));
-        let podman = podman.socket();
+        let way = Arc::clone(&gate.way);
         // It ends with the test's process.
         std::thread::spawn(move || {
             for client in listener.incoming().flatten() {
-                let (closed, reached) = (Arc::clone(&closed), Arc::clone(&reached));
-                let podman = podman.clone();
-                std::thread::spawn(move || pass(client, &podman, &closed, &reached));
+                let way = Arc::clone(&way);
+                std::thread::spawn(move || pass(client, &way));
             }
         });
         Ok(gate)
@@ -95,28 +118,29 @@ impl Gate {
     }
 
     fn close(&self) {
-        self.closed.store(true, Ordering::Relaxed);
+        self.way.closed.store(true, Ordering::Relaxed);
     }
 
     fn open(&self) {
-        self.closed.store(false, Ordering::Relaxed);
+        self.way.closed.store(false, Ordering::Relaxed);
     }
 
-    fn is_reached(&self) -> bool {
-        self.reached.load(Ordering::Relaxed)
+    /// How often it was asked for.
+    fn reached(&self) -> usize {
+        self.way.reached.load(Ordering::Relaxed)
     }
 }
 
 /// Passes a connection on. Each way ends by itself.
-fn pass(mut client: UnixStream, podman: &str, closed: &AtomicBool, reached: &AtomicBool) -> Result {
+fn pass(mut client: UnixStream, way: &Way) -> Result {
     let mut begin = [0; 64];
     let length = client.read(&mut begin)?;
     let begin = begin.get(..length).unwrap_or_default();
-    if String::from_utf8_lossy(begin).contains("/containers/create") {
-        reached.store(true, Ordering::Relaxed);
-        until("the gate is open", || (!closed.load(Ordering::Relaxed)).then_some(()))?;
+    if String::from_utf8_lossy(begin).contains(way.request) {
+        way.reached.fetch_add(1, Ordering::Relaxed);
+        until("the gate is open", || (!way.closed.load(Ordering::Relaxed)).then_some(()))?;
     }
-    let mut podman = UnixStream::connect(podman)?;
+    let mut podman = UnixStream::connect(&way.podman)?;
     podman.write_all(begin)?;
     let (mut up, mut down) = (client.try_clone()?, podman.try_clone()?);
     std::thread::spawn(move || -> Result {
