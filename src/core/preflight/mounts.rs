@@ -94,6 +94,11 @@ fn judge_kernel(check: Check, rule: &KernelMount, mount: &Mount) -> Result<(), S
             _ => {}
         }
     }
+    let any = &rule.one_of;
+    if !any.is_empty() && !any.iter().any(|option| has(&mount.options, option)) {
+        let field = format!("the list of options of the mount {place}");
+        return check.equal(&field, format!("with {}", any.join(" or ")), &mount.options);
+    }
     match rule.size_kib {
         None => Ok(()),
         Some(kib) => {

@@ -32,6 +32,9 @@ pub struct KernelMount {
     pub root: Option<String>,
     /// Options of the mount that must be there.
     pub options: Vec<String>,
+    /// Options of which any one does, if there are some: what versions of Podman do differently.
+    #[serde(default)]
+    pub one_of: Vec<String>,
     /// The size of a file system that the cell can fill, in KiB. Podman is asked for these.
     #[serde(default)]
     pub size_kib: Option<u64>,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use noclaw_cell::preflight::{Landlock, Mount};
 use uuid::Uuid;
 
-use super::rules::CellRules;
+use super::rules::{CellRules, KernelMount};
 use super::*;
 use crate::core::ids::RunId;
 use crate::core::plan::PlannedMount;
@@ -48,12 +48,17 @@ fn mount(destination: &str, kind: &str, options: &str) -> Mount {
     }
 }
 
+fn options(rule: &KernelMount) -> String {
+    let options: Vec<_> = rule.options.iter().chain(rule.one_of.first()).cloned().collect();
+    options.join(",")
+}
+
 /// What every cell has, a device, one of Podman's files, and the workspace: at 0.
 fn mounts() -> Result<Vec<Mount>> {
     let rules = CellRules::shipped()?;
     let needed = rules.mounts.iter().filter(|rule| rule.needed).map(|rule| Mount {
         super_options: rule.size_kib.map(|kib| format!("rw,size={kib}k")).unwrap_or_default(),
-        ..mount(&rule.at, &rule.kinds[0], &rule.options.join(","))
+        ..mount(&rule.at, &rule.kinds[0], &options(rule))
     });
     let null = Mount { root: "/null".into(), ..mount("/dev/null", "devtmpfs", "rw,nosuid") };
     let root = "/containers/7a9b/userdata/hosts".to_owned();
@@ -117,6 +122,16 @@ fn what_was_planned_passes() -> Result<()> {
     Ok(())
 }
 
+#[test]
+fn dev_may_be_read_only_instead_of_without_programs() -> Result<()> {
+    let mut podman_5 = preflight()?;
+    for measured in [&mut podman_5.launcher, &mut podman_5.agent] {
+        at(measured, "/dev").options = "ro,nosuid".into();
+    }
+    assert_eq!(plan()?.judge(&podman_5), Ok(()));
+    Ok(())
+}
+
 fn at<'a>(measured: &'a mut Measured, place: &str) -> &'a mut Mount {
     let mut mounts = measured.mounts.iter_mut();
     mounts.find(|mount| mount.destination == place).expect("it is mounted")
@@ -152,6 +167,8 @@ fn every_difference_is_named_in_either_process() -> Result<()> {
         (|m| at(m, "/etc/hosts").options = "rw".into(), "the mode of the mount /etc/hosts"),
         (|m| at(m, "/sys").kind = "ext4".into(), "the type of the mount /sys"),
         (|m| at(m, "/sys").root = "/devices".into(), "what is mounted at /sys"),
+        (|m| at(m, "/dev").options = "rw,nosuid".into(), "the list of options of the mount /dev"),
+        (|m| at(m, "/dev").options = "ro,noexec".into(), "the list of options of the mount /dev"),
         (|m| at(m, "/run").options = "rw".into(), "the list of options of the mount /run"),
         (|m| at(m, "/tmp").super_options = "rw".into(), "the size of /tmp"),
         (|m| m.limits.memory_max = Some("max".into()), "memory.max"),
