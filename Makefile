@@ -1,6 +1,6 @@
 # The one entry point, for people and for CI. Each target says below what it does.
 .DEFAULT_GOAL := help
-.PHONY: help run test escape chaos check bench ground build install install-cell clean
+.PHONY: help run test vm-test escape chaos check bench ground build install install-cell clean
 
 PREFIX ?= /usr/local
 TRIPLE := $(shell uname -m)-unknown-linux-gnu
@@ -24,6 +24,9 @@ run: ## try NoClaw: [MESSAGE=…] [MODEL_API=URL] [API_KEY_FILE=FILE] [YES=1]
 
 test: ## all tests that need no virtual machine, on real cells: [ARGS="--test story"]
 	@packaging/test.sh $(ARGS)
+
+vm-test: ## in a Debian 13 machine with systemd and all limits, by QEMU: [ARGS="story cell"]
+	@tests/vm/machine.sh $(ARGS)
 
 escape: ## attack a real cell from inside, and tell what it held against: [ARGS=--json]
 	@packaging/escape.sh $(ARGS)

@@ -9,7 +9,7 @@ step() { # CMD…
 }
 
 packaging/needs.sh --checks
-step shellcheck -x tests/*.sh packaging/*.sh containerfiles/*.sh .ci/run
+step shellcheck -x tests/*.sh tests/vm/*.sh packaging/*.sh containerfiles/*.sh .ci/run
 step cargo fmt --all --check
 step cargo clippy --quiet --workspace --all-targets -- -D warnings
 # For those who work on it: private items are documented, and may be linked to.

@@ -2,7 +2,7 @@
 # Names what is missing on this machine to build and run NoClaw, and installs it: on a terminal after
 # asking; at once with YES=1, or as root without a terminal. Otherwise it prints the command and exits
 # 69. Silent and quick when nothing is missing. It knows Debian's and Fedora's families. With --checks:
-# also what `make check` needs.
+# also what `make check` needs; with --vm: also what `make vm-test` does.
 set -eu
 
 # What is looked for, the package that has it in Debian and in Fedora ("-": not needed there), why.
@@ -28,6 +28,11 @@ zones           tzdata             tzdata           time zones of users
 [ "${1:-}" != --checks ] || needs+='
 shellcheck      shellcheck         ShellCheck       checks these scripts
 '
+[ "${1:-}" != --vm ] || needs+='
+qemu            qemu-system-x86    -                runs a machine; 8 or newer (7.2 corrupts it without KVM)
+mke2fs          e2fsprogs          e2fsprogs        makes its disk
+debian-keys     debian-archive-keyring -            signed its packages
+'
 
 any() { # FILE…
     local file
@@ -45,8 +50,17 @@ present() { # NAME: commands, but also helpers outside of the PATH, modules and 
         libc.a) any /usr/lib/*-linux-gnu/libc.a /usr/lib64/libc.a /usr/lib/libc.a ;;
         ca-roots) any /etc/ssl/certs/ca-certificates.crt /etc/pki/tls/certs/ca-bundle.crt ;;
         zones) any /usr/share/zoneinfo/Europe/Berlin ;;
+        qemu) qemu_is_new ;;
+        mke2fs) any /sbin/mke2fs /usr/sbin/mke2fs ;;
+        debian-keys) any /usr/share/keyrings/debian-archive-keyring.* ;;
         *) command -v "$1" ;;
     esac >/dev/null
+}
+
+qemu_is_new() {
+    local major
+    major=$(qemu-system-x86_64 --version 2>/dev/null | sed -n '1s/.* version \([0-9]*\).*/\1/p')
+    [ "${major:-0}" -ge 8 ]
 }
 
 say() { printf '%s\n' "$@" >&2; }
@@ -55,7 +69,9 @@ say() { printf '%s\n' "$@" >&2; }
 find_manager() {
     if command -v apt-get >/dev/null && [ -e /etc/debian_version ]; then
         family=debian
-        command='apt-get update && apt-get install -y --no-install-recommends'
+        install='apt-get install -y --no-install-recommends'
+        command="apt-get update && $install"
+        codename=$(sed -n 's/^VERSION_CODENAME="\{0,1\}\([a-z]*\).*/\1/p' /etc/os-release)
     elif command -v dnf >/dev/null; then
         family=fedora
         command='dnf install -y'
@@ -63,6 +79,26 @@ find_manager() {
         family=unknown
         command=''
     fi
+}
+
+# The mirror that this machine's own release comes from, as apt's sources have it.
+own_mirror() {
+    # shellcheck disable=SC2016 # apt's own variables; one that it knows no value of stays as it is
+    apt-get indextargets --format '$(REPO_URI) $(RELEASE) $(COMPONENT) $(ORIGIN)' \
+        'Created-By: Packages' | awk -v suite="$codename" \
+        '$2 == suite && $3 == "main" && $4 ~ /^(Debian|\$\(ORIGIN\))$/ { print $1; exit }'
+}
+
+# Debian 12's own QEMU is too old. Its backports have a newer one; apt takes nothing from there that
+# was not asked for by name.
+prefer_backports() {
+    local suite=$codename-backports known
+    case "$codename $packages" in bookworm\ *qemu-system-x86*) ;; *) return 0 ;; esac
+    # shellcheck disable=SC2016
+    known=" $(apt-get indextargets --format '$(RELEASE)' | tr '\n' ' ')"
+    command="apt-get update && $install -t $suite qemu-system-x86 && $install"
+    case $known in *" $suite "*) return ;; esac
+    command="echo 'deb $(own_mirror) $suite main' >/etc/apt/sources.list.d/$suite.list && $command"
 }
 
 # Sets $packages, and $missing: a line each for a person.
@@ -107,7 +143,12 @@ check_cargo() {
 }
 
 find_manager
+if [ "${1:-}" = --mirror ]; then # prints it; nothing when the distribution is not Debian
+    [ "$family" != debian ] || own_mirror
+    exit
+fi
 find_missing
+[ "$family" != debian ] || prefer_backports
 if [ -n "$packages" ]; then
     say "missing on this machine:" "${missing%$'\n'}"
     if [ "$family" = unknown ]; then

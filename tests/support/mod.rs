@@ -37,15 +37,23 @@ pub fn ground(name: &str) -> Result<String> {
         .map_err(|_| format!("{name} is not set: run the tests by `make test`").into())
 }
 
-/// Waits until `ready` gives something; asks often, gives up after [`PATIENCE`].
+/// How much longer things may take here than on a machine of today: 1, or what `make vm-test` says
+/// when it emulates one.
+pub fn slowness() -> u32 {
+    std::env::var("NOCLAW_TEST_SLOWNESS").ok().and_then(|times| times.parse().ok()).unwrap_or(1)
+}
+
+/// Waits until `ready` gives something; asks often, gives up after [`PATIENCE`], times the
+/// [`slowness`].
 pub fn until<T>(what: &str, mut ready: impl FnMut() -> Option<T>) -> Result<T> {
-    let deadline = Instant::now() + PATIENCE;
+    let patience = PATIENCE * slowness();
+    let deadline = Instant::now() + patience;
     loop {
         if let Some(value) = ready() {
             return Ok(value);
         }
         if Instant::now() > deadline {
-            return Err(format!("{what}: not within {PATIENCE:?}").into());
+            return Err(format!("{what}: not within {patience:?}").into());
         }
         #[expect(clippy::disallowed_methods, reason = "the one poll, with a deadline")]
         std::thread::sleep(Duration::from_millis(10));
@@ -120,6 +128,13 @@ impl House {
         self.child = Some(command.stdin(Stdio::null()).stderr(log).spawn()?);
         let socket = self.socket();
         until("the service listens", || UnixStream::connect(&socket).ok())?;
+        if slowness() > 1 {
+            // A message is not kept waiting for as long as its Podman's first answer takes here.
+            until("Podman answers", || match self.get("/readyz").ok()?.problem() {
+                Ok(problem) if problem == "podman-unavailable" => None,
+                _ => Some(()),
+            })?;
+        }
         if self.args.iter().any(|arg| arg == "--listen") {
             let status = self.get("/v1/status")?.json()?;
             let listening = status["listening"][1].as_str().ok_or("no address")?;

@@ -1,0 +1,280 @@
+#!/usr/bin/env bash
+# `make vm-test`: a Debian 13 machine with a real systemd and all cgroup controllers, in QEMU, and in
+# it what tests/vm/inside.sh does with the programs of this checkout.
+#
+#   tests/vm/machine.sh           NoClaw as a user's unit, `noclaw doctor --escape`, then the themes
+#                                 machine, story and cell; a few of the last two when emulated
+#   tests/vm/machine.sh THEME[:TEST[,TEST…]]…
+#                                 the first part, then these of tests/
+#
+# KVM is used where it works; without, the machine is emulated. It has no network. Its disk is made
+# once by a hash of its recipe, and once more with the image loaded, which is a boot of its own; what
+# a test writes to it is thrown away (target/vm, about 5 GB). Programs and image come on disks of
+# their own, results over a second serial port. What the machine says goes to stdout as it comes,
+# and its status is this script's: 124 when it hangs.
+#
+# It runs as an ordinary user, or as root. The first run fetches about 150 MB of packages.
+# shellcheck disable=SC2317 # some functions are called by a trap, or elsewhere (declare -f)
+# shellcheck source=packaging/steps.sh
+. "$(dirname "${BASH_SOURCE[0]}")/../../packaging/steps.sh"
+set -o pipefail
+
+release=trixie
+packages=(
+    systemd-sysv dbus-user-session libpam-systemd        # a user's own service manager
+    podman crun uidmap passt netavark catatonit          # as packaging/needs.sh has them
+    linux-image-cloud-amd64 ca-certificates tzdata curl  # a small kernel; what the tests use
+)
+time_limit=1500 # seconds; an emulated machine on a busy host took 900
+cores=${NOCLAW_VM_CORES:-2} # emulated and on a busy host one is better: two wait for each other
+memory=6144     # MiB: two cells, as on a common machine
+size=12G        # of its disk, sparse
+newest_libc=2.41
+all=(machine story cell)
+few=( # emulated, a run takes half a minute: these tell whether cells are the same here
+    machine
+    "story:a_message_is_answered_from_a_fresh_cell_and_nothing_is_left,\
+after_kill_9_an_accepted_message_still_reaches_its_end"
+    "cell:a_cell_is_confined_as_measured,a_cell_can_write_only_where_it_may"
+)
+
+vm=$checkout/target/vm
+noclaw=$checkout/target/debug/noclaw
+
+# --- What this machine must have ------------------------------------------------------------------
+
+check_machine() {
+    local libc
+    [ "$(uname -m)" = x86_64 ] || fail 69 "the machine for tests is x86-64, and this one is not" \
+        "make test runs everything that needs no virtual machine"
+    libc=$(getconf GNU_LIBC_VERSION | cut -d' ' -f2)
+    [ "$(printf '%s\n' "$libc" "$newest_libc" | sort -V | tail -n 1)" = "$newest_libc" ] ||
+        fail 69 "what is built here needs glibc $libc, and Debian 13 has $newest_libc" \
+            "build and test on Debian 12 or 13, or in a container of it"
+    mirror=${NOCLAW_VM_MIRROR:-$(packaging/needs.sh --mirror)}
+    [ -n "$mirror" ] || fail 69 "apt names no mirror of Debian here" \
+        "NOCLAW_VM_MIRROR=URL of one that has $release"
+}
+
+# --- The machine ----------------------------------------------------------------------------------
+
+# Runs in the new system's tree, once. What changes it changes the base's name.
+furnish() { # ROOT
+    local root=$1
+    chroot "$root" useradd --create-home --shell /bin/bash alice
+    mkdir -p "$root/var/lib/systemd/linger"
+    : >"$root/var/lib/systemd/linger/alice" # her services run without her
+    echo '/dev/vda / ext4 rw 0 1' >"$root/etc/fstab"
+    echo noclaw-vm >"$root/etc/hostname"
+    rm -rf "$root"/etc/apt/sources.list* # they may hold a password
+    cat >"$root/etc/systemd/system/noclaw-vm.service" <<'UNIT'
+[Unit]
+After=multi-user.target
+[Service]
+StandardOutput=file:/dev/ttyS1
+StandardError=inherit
+ExecStart=/bin/bash -c 'tar -xf /dev/vdb -C / && /noclaw-vm/inside.sh; echo "vm-test: $?"'
+ExecStopPost=systemctl poweroff --force --force
+[Install]
+WantedBy=multi-user.target
+UNIT
+    chroot "$root" systemctl --quiet enable noclaw-vm.service
+    # Nothing shall be done behind a test's back.
+    chroot "$root" systemctl --quiet mask apt-daily.timer apt-daily-upgrade.timer \
+        systemd-timesyncd.service getty@tty1.service serial-getty@ttyS0.service
+}
+
+# Sets $base. In a user's namespace its files belong to the users of the new system.
+make_base() {
+    local as_root=() mode=root work
+    base=$vm/base-$({ declare -p release packages size && declare -f furnish make_base; } |
+        sha256sum | cut -c1-16)
+    [ ! -e "$base.disk" ] || return 0
+    say "vm: making the base of a Debian machine (minutes, once)"
+    rm -rf "$vm"/base-*
+    work=$(mktemp -d /var/tmp/noclaw-vm.XXXXXX)
+    if [ "$EUID" != 0 ]; then
+        as_root=(unshare --map-auto --map-root-user)
+        mode=unshare
+    fi
+    # shellcheck disable=SC2064 # its name of now
+    trap "${as_root[*]} rm -rf '$work'" EXIT
+    apt-config dump --format '%f "%v";%n' Acquire::http Acquire::https >"$work/apt.conf"
+    chmod 755 "$work"
+    # shellcheck disable=SC2016 # expanded by the script that this writes
+    { echo '#!/bin/bash -eu' && declare -f furnish && echo 'furnish "$1"'; } >"$work/furnish"
+    chmod 755 "$work/furnish"
+    mmdebstrap --quiet --mode=$mode --variant=minbase --include="${packages[*]}" \
+        --aptopt="$work/apt.conf" --aptopt='Acquire::Retries "3"' \
+        --dpkgopt='path-exclude=/usr/share/doc/*' --dpkgopt='path-exclude=/usr/share/man/*' \
+        --dpkgopt='path-exclude=/usr/share/locale/*' --customize-hook="$work/furnish" \
+        "$release" "$work/root.tar" "$mirror" >&2
+    mkdir "$work/root"
+    # shellcheck disable=SC2016
+    "${as_root[@]}" bash -euc 'cd "$1"; tar -xf root.tar -C root --exclude="./dev/*"
+        cp root/boot/vmlinuz-* kernel; cp root/boot/initrd.img-* initrd; chmod 644 kernel initrd
+        mke2fs -q -t ext4 -d root disk "$2"; chmod 644 disk' _ "$work" "$size"
+    mv "$work/kernel" "$base.kernel"
+    mv "$work/initrd" "$base.initrd"
+    cp --sparse=always "$work/disk" "$base.part"
+    mv "$base.part" "$base.disk"
+    "${as_root[@]}" rm -rf "$work"
+    trap - EXIT
+}
+
+# --- What comes into it ---------------------------------------------------------------------------
+
+# Sets $image: the archive of the image that serves here, which is saved once.
+save_image() {
+    local id as_user=()
+    if [ "$EUID" = 0 ]; then
+        tests/ground.sh packaging/test.sh --prepare
+        as_user=(tests/ground.sh)
+    else
+        find_podman
+        ensure_image "$noclaw"
+    fi
+    id=$("${as_user[@]}" "$noclaw" image status --json | sed -n 's/^ *"image": "\([0-9a-f]*\)".*/\1/p')
+    image=$vm/image-${id:?}.tar
+    [ ! -e "$image" ] || return 0
+    rm -f "$vm"/image-*
+    "${as_user[@]}" "$noclaw" image save - >"$image.part"
+    mv "$image.part" "$image"
+}
+
+# The program of a theme in tests/, as cargo has just built it.
+test_program() { # THEME
+    sed -n "s|^ *Executable tests/.*\b$1\\.rs (\(.*\))\$|\1|p" "$vm/build.log"
+}
+
+check_tests() { # PROGRAM THEME[:TEST[,TEST…]]
+    local test tests=() there
+    there=$("$1" --list)
+    case $2 in *:*) IFS=, read -ra tests <<<"${2#*:}" ;; esac
+    for test in "${tests[@]}"; do
+        grep -qxF "$test: test" <<<"$there" ||
+            fail 64 "${2%%:*} has no test $test" "cargo test --test ${2%%:*} -- --list"
+    done
+}
+
+# Sets $programs, the archive of everything that is tested, each file at its own path.
+pack() { # THEME[:TEST[,TEST…]]…
+    local theme program themes=() files names
+    cargo build --bin noclaw
+    build_launcher
+    names=("${@%%:*}")
+    cargo test --no-run "${names[@]/#/--test=}" 2>&1 | tee "$vm/build.log" >&2
+    for theme; do
+        program=$(test_program "${theme%%:*}")
+        [ -n "$program" ] || fail 64 "no test program $theme was built" "see tests/*.rs"
+        check_tests "$program" "$theme"
+        themes+=("$theme=$checkout/$program")
+    done
+    {
+        declare -p checkout slowness NOCLAW_LAUNCHER NOCLAW_CONTAINERFILES
+        echo "programs=(${themes[*]@Q})"
+    } >"$vm/settings"
+    files=("$checkout/tests/vm/inside.sh" "$vm/settings" "$checkout/containerfiles" "$noclaw")
+    files+=("$NOCLAW_LAUNCHER" "${themes[@]#*=}")
+    programs=$vm/programs.tar
+    tar -cf "$programs" --owner=0 --group=0 --mode=go=rX --hard-dereference \
+        --transform="s|.*/tests/vm/inside.sh\$|noclaw-vm/inside.sh|" \
+        --transform="s|.*/target/vm/settings\$|noclaw-vm/settings|" -C / "${files[@]#/}"
+}
+
+# --- A boot ---------------------------------------------------------------------------------------
+
+machine=''
+stop_machine() {
+    trap '' INT TERM
+    for pid in $machine ${own_podman:-}; do
+        kill -TERM "$pid" 2>/dev/null || true
+        wait "$pid" || true
+    done
+    rm -f "$vm"/*.part
+}
+
+# Whether it is there says little: it may be closed to us, refuse the processor that we ask for, or
+# not know every instruction. A kernel that comes as far as to miss its disk has tried it.
+kvm_works() {
+    local console=$vm/kvm.log
+    [ -w /dev/kvm ] || return 1
+    rm -f "$console"
+    (ulimit -c 0 && timeout --signal=KILL 30 qemu-system-x86_64 -accel kvm -cpu max -m 1024 \
+        -display none -nic none -no-reboot -serial "file:$console" -kernel "$base.kernel" \
+        -append "console=ttyS0 panic=-1") </dev/null >/dev/null 2>&1 || true
+    grep -aqs 'Unable to mount root' "$console"
+}
+
+# Sets $processor, and $slowness: how many times longer than usual the tests wait.
+choose_processor() {
+    slowness=1
+    if kvm_works; then
+        processor=(-accel kvm -cpu max)
+    else
+        say "vm: KVM does not work here: the machine is emulated"
+        # The kernel copies memory by `rep movsb` where that is fast; emulated, it is not.
+        processor=(-accel "tcg,thread=multi" -cpu "max,erms=off,fsrm=off")
+        slowness=5
+    fi
+}
+
+# Runs a phase of inside.sh. Its status is what the last line of the results says.
+boot() { # PHASE DISK OPTION-OF-THE-DISK
+    local status=0 told
+    : >"$vm/result.log"
+    timeout --kill-after=10 "$time_limit" qemu-system-x86_64 "${processor[@]}" \
+        -smp "$cores" -m "$memory" -display none -nic none -no-reboot \
+        -serial "file:$vm/console.log" -serial "file:$vm/result.log" \
+        -kernel "$base.kernel" -initrd "$base.initrd" \
+        -append "root=/dev/vda rw console=ttyS0 panic=-1 quiet noclaw.phase=$1" \
+        -drive "file=$2,format=raw,if=virtio,cache=unsafe,$3" \
+        -drive "file=$programs,format=raw,if=virtio,readonly=on" \
+        -drive "file=$image,format=raw,if=virtio,readonly=on" </dev/null >&2 &
+    machine=$!
+    tail --follow --lines=+1 --pid="$machine" "$vm/result.log" &
+    told=$!
+    wait "$machine" || status=$?
+    machine=''
+    wait "$told"
+    [ "$status" != 124 ] || fail 124 "the machine hung, and was ended after $time_limit s" \
+        "its console is in $vm/console.log"
+    status=$(sed -n 's/^vm-test: \([0-9]*\).*/\1/p' "$vm/result.log")
+    [ -n "$status" ] || fail 70 "the machine ended without a result: $(tail -n 5 "$vm/console.log")" \
+        "its console is in $vm/console.log"
+    return "$status"
+}
+
+# Sets $disk: the base with the image in its user's storage.
+load_image() {
+    local part=$vm/loading.part
+    disk=$vm/$(basename "$base")-$(basename "$image" .tar).disk
+    [ ! -e "$disk" ] || return 0
+    rm -f "$vm"/base-*-image-*
+    cp --sparse=always "$base.disk" "$part"
+    boot load "$part" snapshot=off
+    mv "$part" "$disk"
+}
+
+main() {
+    packaging/needs.sh --vm
+    by_sudo && become_sudo_user tests/vm/machine.sh "$@"
+    check_machine
+    mkdir -p "$vm"
+    exec 9>"$vm/lock"
+    flock -n 9 || fail 75 "another make vm-test runs in this checkout" "wait for it"
+    trap 'exit 130' INT
+    trap 'exit 143' TERM
+    make_base
+    trap stop_machine EXIT
+    choose_processor
+    [ "$slowness" = 1 ] || all=("${few[@]}")
+    [ $# -gt 0 ] || set -- "${all[@]}"
+    pack "$@"
+    save_image
+    load_image
+    boot test "$disk" snapshot=on
+}
+
+main "$@"
+exit
