@@ -2,6 +2,8 @@
 //! as an archive, and nothing that is no image of NoClaw's, or no good one, takes the place of the
 //! one that serves.
 
+#![expect(clippy::disallowed_methods, reason = "a test makes files of its own")]
+
 mod support;
 
 use std::fs;

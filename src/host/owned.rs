@@ -215,6 +215,14 @@ pub fn remove(path: &Path) -> io::Result<()> {
     fs::remove_file(path)
 }
 
+/// Gives a file another name, in place of what has it.
+///
+/// # Errors
+/// The kernel's.
+pub fn rename(from: &Path, to: &Path) -> io::Result<()> {
+    fs::rename(from, to)
+}
+
 /// Makes a directory, and those above it that are missing, for their owner alone.
 ///
 /// # Errors

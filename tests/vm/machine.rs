@@ -9,6 +9,7 @@
 //! | makes processes without end | held to its number; others are served; its time ends it at the latest |
 //! | computes without end | held to its share of the processors |
 
+#![expect(clippy::disallowed_methods, reason = "a test makes files of its own")]
 #![expect(clippy::indexing_slicing, reason = "a JSON value has null at what is not there")]
 
 #[path = "../support/mod.rs"]

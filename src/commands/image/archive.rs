@@ -7,7 +7,6 @@
 //! | it is no archive, of several images, or of none of NoClaw's | status 65; what serves, serves on |
 //! | its image fails the self-test | status 70; what serves, serves on |
 
-use std::fs::{self, File};
 use std::io::{self, IsTerminal, Read};
 use std::path::{Path, PathBuf};
 
@@ -18,6 +17,7 @@ use crate::cell::podman::PodmanError;
 use crate::cell::{CellError, Cells};
 use crate::commands::{Ended, Failure, block_on};
 use crate::core::problem::{ExitStatus, chain};
+use crate::host::owned;
 
 /// Instead of a file's name: the standard stream.
 const STANDARD: &str = "-";
@@ -64,14 +64,16 @@ pub(super) fn save(args: &Save) -> Ended {
 
 async fn to_file(cells: &Cells, image: &str, file: &Path) -> Result<(), ArchiveError> {
     let part = file.with_added_extension("part");
-    let mut archive = File::create(&part).map_err(ArchiveError::Write)?;
+    // What a save left that was killed.
+    owned::remove(&part).ok();
+    let mut archive = owned::make_new(&part).map_err(ArchiveError::Write)?;
     let mut saved = cells.podman().save(image, &mut archive).await;
     if saved.is_ok() {
-        let named = archive.sync_all().and_then(|()| fs::rename(&part, file));
+        let named = archive.sync_all().and_then(|()| owned::rename(&part, file));
         saved = named.map_err(ArchiveError::Write);
     }
     if saved.is_err() {
-        fs::remove_file(&part).ok();
+        owned::remove(&part).ok();
     }
     saved
 }
@@ -89,7 +91,7 @@ fn unsaved(file: &Path, error: &ArchiveError) -> Failure {
 pub(super) fn load(args: &Load) -> Ended {
     let archive: Box<dyn Read + Send> = match args.file == Path::new(STANDARD) {
         true => Box::new(io::stdin()),
-        false => Box::new(File::open(&args.file).map_err(|error| {
+        false => Box::new(owned::open(&args.file).map_err(|error| {
             let message = format!("{} cannot be read: {error}", args.file.display());
             Failure::new(ExitStatus::Data, message).hint("`noclaw image save FILE` writes one")
         })?),
