@@ -1,12 +1,12 @@
 //! `noclaw doctor --escape` finds nothing open in a real cell; with the layers taken away each of
-//! its probes finds something; and with one layer broken no agent is started, and the run says
+//! its probes finds something, as do traps for the agent once it is started carelessly; and with one layer broken no agent is started, and the run says
 //! which.
 
 #![expect(clippy::disallowed_methods, reason = "a test makes files of its own")]
 
 mod support;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::process::Command;
 
 use serde_json::Value;
@@ -17,13 +17,19 @@ use support::{House, NOCLAW, Result, ground};
 /// Probe: result and detail.
 type Probed = BTreeMap<String, (String, String)>;
 
+const PATIENT: &[&str] = &["--patient"];
+
 /// Runs the probes; their command's exit status stands beside them.
-fn escape(podman: &str, more: &[(&str, &str)]) -> Result<(Option<i32>, Probed)> {
+fn escape(
+    podman: &str,
+    patience: &[&str],
+    variables: &[(&str, &str)],
+) -> Result<(Option<i32>, Probed)> {
     let state = tempfile::tempdir()?;
     let mut command = Command::new(NOCLAW);
-    command.args(["doctor", "--escape", "--json", "--podman", podman]);
+    command.args(["doctor", "--escape", "--json", "--podman", podman]).args(patience);
     command.arg("--launcher").arg(ground("NOCLAW_TEST_LAUNCHER")?);
-    command.arg("--state").arg(state.path()).envs(more.iter().copied());
+    command.arg("--state").arg(state.path()).envs(variables.iter().copied());
     let output = command.output()?;
     let probed: Vec<Value> = serde_json::from_slice(&output.stdout)
         .map_err(|error| format!("{error}: {}", String::from_utf8_lossy(&output.stderr)))?;
@@ -44,10 +50,10 @@ fn with<'a>(probed: &'a Probed, result: &str) -> Vec<&'a str> {
 
 #[test]
 fn nothing_is_open_in_a_cell() -> Result {
-    let (status, probed) = escape(&ground("NOCLAW_PODMAN")?, &[])?;
+    let (status, probed) = escape(&ground("NOCLAW_PODMAN")?, PATIENT, &[])?;
     assert_eq!(with(&probed, "open"), [""; 0], "{probed:#?}");
     assert_eq!(status, Some(0));
-    assert!(with(&probed, "blocked").len() > 90, "{probed:#?}");
+    assert!(with(&probed, "blocked").len() > 130, "{probed:#?}");
     // What this machine's kernel has no controller for, and nothing else.
     let without = std::env::var("NOCLAW_ACCEPT_WITHOUT").unwrap_or_default();
     let untested = [("memory", "memory"), ("pids", "processes"), ("cpu", "processor time")];
@@ -55,6 +61,20 @@ fn nothing_is_open_in_a_cell() -> Result {
     let mut untested: Vec<_> = untested.map(|(_, probe)| format!("exhaustion: {probe}")).collect();
     untested.sort();
     assert_eq!(with(&probed, "not_tested"), untested);
+    Ok(())
+}
+
+/// The tools of the pin's that are not listed: each is a line of `tests/golden/tools.txt`.
+#[test]
+fn each_tool_that_is_kept_away_is_called() -> Result {
+    let table: Value =
+        serde_json::from_str(&std::fs::read_to_string("data/escape/persistence.json")?)?;
+    let called = table["kept_away"].as_array().ok_or("no calls")?;
+    let golden = std::fs::read_to_string("tests/golden/tools.txt")?;
+    let kept_away = golden.lines().filter(|line| line.contains(" kept-away "));
+    for tool in kept_away.filter_map(|line| line.split_whitespace().next()) {
+        assert!(called.iter().any(|call| call["tool"] == tool), "{tool} is not called");
+    }
     Ok(())
 }
 
@@ -88,6 +108,13 @@ c["mounts"] = [m for m in c["mounts"] if m["destination"] not in ("/sys", "/sys/
 bind("/sys", "/sys", "rbind")
 "#;
 
+/// The agent's start line without what keeps off what was left behind.
+const CARELESS: &str = "--setting-sources,--strict-mcp-config,--tools,--system-prompt-snapshot,\
+    CLAUDE_CODE_DISABLE_AUTO_MEMORY,CLAUDE_CODE_DISABLE_CRON";
+
+/// Where the host's `/tmp` is the cell's, the agent leaves nothing in it.
+const TIDY: &str = "TMPDIR=/home/agent,CLAUDE_CODE_TMPDIR=/home/agent";
+
 /// What stays blocked though every layer that a runtime makes is away, and why.
 const STAYS: &[(&str, &str)] = &[
     ("door: a model without a price", "the gateway's own rule; its tests are src/gateway/tests"),
@@ -116,6 +143,8 @@ const STAYS: &[(&str, &str)] = &[
     ("network: AF_ALG packets", "a kernel may be built without it"),
     ("network: names", "there is nobody to ask on a machine without a network"),
     ("network: the metadata address", "the same"),
+    ("persistence: Git's settings of the workspace", "the agent has its own Git ignore them"),
+    ("persistence: files of the agent's runtime", "its runtime is built to read none"),
     ("privileges: a map of users", "a map can be written once"),
     ("privileges: no-new-privileges", "the second filter cannot be loaded without"),
 ];
@@ -123,21 +152,32 @@ const STAYS: &[(&str, &str)] = &[
 #[test]
 fn each_probe_can_fail() -> Result {
     let podman = BrokenPodman::start()?;
-    let away = [("NOCLAW_TEST_UNCONFINED", "1")];
-    podman.edit(ALL_AWAY)?;
-    let (status, own_network) = escape(&podman.socket(), &away)?;
-    assert_eq!(status, Some(70), "{own_network:#?}");
-    podman.edit(&format!("{ALL_AWAY}{HOST_NETWORK}"))?;
-    let (status, host_network) = escape(&podman.socket(), &away)?;
-    assert_eq!(status, Some(70), "{host_network:#?}");
-    for (probe, (_, detail)) in own_network.iter().chain(&host_network) {
-        assert!(!detail.starts_with("the probe failed"), "{probe}: {detail}");
+    let host_network = format!("{ALL_AWAY}{HOST_NETWORK}");
+    let unconfined = [("NOCLAW_TEST_UNCONFINED", "1"), ("NOCLAW_TEST_AGENT", TIDY)];
+    let careless = [("NOCLAW_TEST_AGENT", CARELESS)];
+    let at_home = [("NOCLAW_TEST_AGENT", "HOME=/workspace")];
+    let ways: [(&str, &[&str], &[_]); 4] = [
+        (ALL_AWAY, &[], &unconfined),
+        (&host_network, &[], &unconfined),
+        ("", PATIENT, &careless),
+        ("", &[], &at_home),
+    ];
+    let mut blocked: Vec<BTreeSet<String>> = Vec::new();
+    for (edit, patience, variables) in ways {
+        podman.edit(edit)?;
+        let (status, probed) = escape(&podman.socket(), patience, variables)?;
+        assert_eq!(status, Some(70), "{probed:#?}");
+        for (probe, (_, detail)) in &probed {
+            // Neither says anything of the layers.
+            let broken = ["the probe failed", "it was not answered"];
+            assert!(!broken.iter().any(|why| detail.starts_with(why)), "{probe}: {detail}");
+        }
+        blocked.push(with(&probed, "blocked").into_iter().map(str::to_owned).collect());
     }
-    let stays = |probe: &&str| !STAYS.iter().any(|(stays, _)| stays == probe);
-    let held = with(&own_network, "blocked").into_iter().filter(stays);
-    let held: Vec<_> =
-        held.filter(|probe| with(&host_network, "blocked").contains(probe)).collect();
-    assert_eq!(held, [""; 0], "{host_network:#?}");
+    let stays = |probe: &&String| STAYS.iter().any(|(stays, _)| stays == probe);
+    let held = blocked.into_iter().reduce(|held, more| &held & &more);
+    let held: Vec<_> = held.iter().flatten().filter(|probe| !stays(probe)).collect();
+    assert_eq!(held, [""; 0]);
     Ok(())
 }
 

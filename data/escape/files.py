@@ -22,6 +22,13 @@ def _():
     each([(path, os.listdir, path) for path in GIVEN["host_folders"]])
 
 
+@probe("files: another conversation's transcripts")
+def _():
+    if os.listdir("/transcripts"):
+        raise Open("this conversation's folder is not empty")
+    refused(os.listdir, GIVEN["other_conversation"])
+
+
 @probe("files: out of the workspace by a link, `..` and /proc/self/fd")
 def _():
     os.symlink(GIVEN["host_files"][0], "/workspace/way-out")

@@ -28,6 +28,9 @@ pub struct Args {
     /// Attack a real cell from inside instead, and tell what it held against
     #[arg(long)]
     escape: bool,
+    /// Wait, too, for what would act in a cell only later: one to three minutes
+    #[arg(long, requires = "escape")]
+    patient: bool,
     /// State; the attacked cell has a folder of its own in it
     #[arg(long, value_name = "DIR", env = "NOCLAW_STATE", default_value_os_t = paths::state())]
     state: PathBuf,

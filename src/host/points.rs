@@ -7,8 +7,10 @@
 //! | `NOCLAW_TEST_PAGES=FILE` | a connection that writes gets a database of at most as many pages as |
 //! |  | the file says (4 KiB each), as on a full disk |
 //! | `NOCLAW_TEST_UNCONFINED=1` | the process in a cell gives up nothing before it is the agent |
+//! | `NOCLAW_TEST_AGENT=WORD,…` | `doctor --escape` starts the agent without a flag (`--tools`) or a |
+//! |  | variable (`NAME`), or with another value of it (`NAME=VALUE`) |
 
-use noclaw_cell::job::Confinement;
+use noclaw_cell::job::{Confinement, Job};
 
 use super::owned;
 
@@ -52,5 +54,21 @@ pub fn weaken(confinement: &mut Confinement) {
         r#"{"agent": {"mismatch_action": "allow", "match_action": {"errno": 38},
             "filter": [{"syscall": "vhangup"}]}}"#
             .clone_into(&mut confinement.seccomp);
+    }
+}
+
+/// Takes from the agent's start line what a test names: what was left behind must act then.
+pub fn unguard(job: &mut Job) {
+    let words = if cfg!(debug_assertions) { std::env::var("NOCLAW_TEST_AGENT").ok() } else { None };
+    for word in words.iter().flat_map(|words| words.split(',')) {
+        if let Some((name, value)) = word.split_once('=') {
+            job.env.insert(name.to_owned(), value.to_owned());
+        } else if let Some(at) = job.argv.iter().position(|arg| arg == word) {
+            let values = job.argv.iter().skip(at + 1).take_while(|arg| !arg.starts_with("--"));
+            let end = at + 1 + values.count();
+            job.argv.drain(at..end);
+        } else {
+            job.env.remove(word);
+        }
     }
 }

@@ -7,6 +7,7 @@
 //!
 //! ```text
 //! bait ──> create ──> door: hello, preflight, the probes' lines, exit ──> end ──> the host's own
+//!      ──> traps ──> another cell, with the agent itself in it: `escape/persistence.rs`
 //! ```
 //!
 //! | what happens | what is told |
@@ -19,17 +20,22 @@
 //! | the cell cannot be made | the command fails, and nothing is told about probes |
 
 mod bait;
+mod persistence;
+mod talk;
 
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use noclaw_cell::job::Job;
 use serde::{Deserialize, Serialize};
+use tokio::sync::mpsc;
 use tokio::time::timeout;
 
 use self::bait::Bait;
 use super::Args;
+use crate::cell::door::{Door, Model};
 use crate::cell::{Cell, Cells, LABEL_INSTANCE};
 use crate::commands::Failure;
 use crate::core::limits::CELL_START;
@@ -57,7 +63,7 @@ pub enum Outcome {
 }
 
 /// A probe and what came of it.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Probed {
     /// What was tried.
@@ -100,6 +106,7 @@ pub async fn run(args: &Args) -> Result<Vec<Probed>, Failure> {
     attacked?;
     probed.push(ended);
     probed.extend(bait.afterwards());
+    probed.extend(persistence::run(args, &cells, &bait).await?);
     Ok(probed)
 }
 
@@ -110,17 +117,8 @@ async fn attack(
     plan: &CellPlan,
     probed: &mut Vec<Probed>,
 ) -> Result<(), Failure> {
-    let failed = |error: &dyn std::error::Error| Failure::of(ExitStatus::Unavailable, error);
-    let mut door = cell.open(job, bait.model()).await.map_err(|error| failed(&error))?;
-    let preflight = timeout(CELL_START, door.preflight()).await;
-    let preflight = preflight.map_err(|_| door.lost("before its preflight"));
-    let (preflight, verdict) = preflight.and_then(|found| found).map_err(|error| failed(&error))?;
-    probed.push(match plan.judge(&preflight) {
-        Ok(()) => Probed::new("preflight", Outcome::Blocked, "the cell is as planned"),
-        Err(shortfall) => Probed::new("preflight", Outcome::Open, shortfall),
-    });
-    verdict.go();
-    let (said, _down) = door.agent().await.map_err(|error| failed(&error))?;
+    let (preflight, mut door, said, _down) = opened(cell, job, bait.model(), plan).await?;
+    probed.push(preflight);
     listen(said, probed).await;
     let closing = timeout(PROBE_TIME, door.exit()).await;
     if !matches!(closing, Ok(Ok(ref exit)) if exit.status == Some(0)) {
@@ -132,6 +130,27 @@ async fn attack(
         probed.push(Probed::new("the probes themselves", Outcome::Open, detail));
     }
     Ok(())
+}
+
+/// Opens a cell's door and lets its program start, whatever its preflight says: that comes first.
+async fn opened(
+    cell: &Cell,
+    job: &Job,
+    model: Model,
+    plan: &CellPlan,
+) -> Result<(Probed, Door, Incoming, mpsc::Sender<Bytes>), Failure> {
+    let failed = |error: &dyn std::error::Error| Failure::of(ExitStatus::Unavailable, error);
+    let mut door = cell.open(job, model).await.map_err(|error| failed(&error))?;
+    let preflight = timeout(CELL_START, door.preflight()).await;
+    let preflight = preflight.map_err(|_| door.lost("before its preflight"));
+    let (preflight, verdict) = preflight.and_then(|found| found).map_err(|error| failed(&error))?;
+    let preflight = match plan.judge(&preflight) {
+        Ok(()) => Probed::new("preflight", Outcome::Blocked, "the cell is as planned"),
+        Err(shortfall) => Probed::new("preflight", Outcome::Open, shortfall),
+    };
+    verdict.go();
+    let (said, down) = door.agent().await.map_err(|error| failed(&error))?;
+    Ok((preflight, door, said, down))
 }
 
 /// Takes the probes' lines, one for each, and what goes wrong with them.

@@ -17,7 +17,7 @@ use crate::cell::door::Model;
 use crate::cell::start::{Session, StartLine};
 use crate::cell::{Cells, TRANSCRIPTS, WORKSPACE, image};
 use crate::commands::{Failure, read_key};
-use crate::core::ids::RunId;
+use crate::core::ids::{InvalidId, RunId, UserName};
 use crate::core::limits::{CELL_FSIZE, CELL_NOFILE, Limits};
 use crate::core::money::{Meter, Prices};
 use crate::core::plan::CellPlan;
@@ -41,7 +41,7 @@ const PROBES: [&str; 7] = [
 ];
 const PROGRAM: &str = "/home/agent/probes.py";
 const GIVEN: &str = "/home/agent/given.json";
-const USER: &str = "escape";
+pub(super) const USER: &str = "escape";
 const NEIGHBOUR: &str = "neighbour";
 
 /// What stands around the cell.
@@ -49,7 +49,7 @@ pub(super) struct Bait {
     state: State,
     start: StartLine,
     image: String,
-    gateway: RunGateway,
+    gateway: Gateway,
     key: String,
     model: String,
     port: u16,
@@ -71,7 +71,7 @@ impl Bait {
         let missing = || Failure::new(ExitStatus::Config, "there is no image");
         let image = image.ok_or_else(|| missing().hint("noclaw image build"))?.id;
         let fresh = Uuid::new_v4().to_string().parse();
-        let fresh = fresh.map_err(|error: crate::core::ids::InvalidId| config(&error))?;
+        let fresh = fresh.map_err(|error: InvalidId| config(&error))?;
         let state = State::open(&args.state.join("escape"), &fresh);
         let state = state.map_err(|error| config(&error).hint("another one is at it?"))?;
         let start = StartLine::shipped().map_err(|error| config(&error))?;
@@ -87,9 +87,6 @@ impl Bait {
         let prices = Prices::shipped().map_err(|error| config(&error))?;
         let model = prices.models().next().unwrap_or_default().to_owned();
         let gateway = Gateway::new(upstream, Some(secret), prices);
-        let scope = Scope { model: model.clone(), ..Scope::default() };
-        let meter = Meter::new(u64::MAX / 2);
-        let gateway = gateway.for_run(scope, meter, RunLimits::default(), Hooks::default());
 
         let listener = TcpListener::bind("127.0.0.1:0").await.map_err(failed)?;
         let abstract_name = format!("noclaw-escape-{}", Uuid::new_v4().simple());
@@ -108,32 +105,57 @@ impl Bait {
         })
     }
 
-    /// The cell's way to the demo model, with the key as bait.
+    /// A run's way to the demo model, with the key as bait.
+    pub(super) fn gateway(&self) -> RunGateway {
+        let scope = Scope { model: self.model.clone(), ..Scope::default() };
+        let meter = Meter::new(u64::MAX / 2);
+        self.gateway.for_run(scope, meter, RunLimits::default(), Hooks::default())
+    }
+
+    /// The same, for a door.
     pub(super) fn model(&self) -> Model {
-        let gateway = self.gateway.clone();
+        let gateway = self.gateway();
         Arc::new(move |request| {
             let gateway = gateway.clone();
             Box::pin(async move { gateway.handle(request).await.map(BodyExt::boxed) })
         })
     }
 
-    /// The plan and the job of a cell, as a run's are, but for the program.
+    /// The cell of the probes: a run's, but for the program.
     pub(super) fn cell(&self, args: &Args) -> Result<(CellPlan, Job), Failure> {
         let config = |error: &dyn std::error::Error| Failure::of(ExitStatus::Config, error);
-        let user = USER.parse().map_err(|error: crate::core::ids::InvalidId| config(&error))?;
-        let other =
-            NEIGHBOUR.parse().map_err(|error: crate::core::ids::InvalidId| config(&error))?;
+        let neighbour = self.state.workspace(&user(NEIGHBOUR)?).map_err(|error| config(&error))?;
+        let other = self.state.transcripts(&user(USER)?, 2).map_err(|error| config(&error))?;
+        let given = self.given(args, &[neighbour, other]).to_string();
+        self.planned(args, USER, None, |job| {
+            let file = |path: &str, content| File { path: path.to_owned(), content };
+            points::weaken(&mut job.confinement);
+            job.argv = ["/usr/bin/python3", "-I", PROGRAM].map(str::to_owned).into();
+            job.files = vec![file(PROGRAM, PROBES.concat()), file(GIVEN, given)];
+        })
+    }
+
+    /// The plan and the job of a cell with empty folders, as those of a run of this user that goes
+    /// on from `head`; `change` says what is different.
+    pub(super) fn planned(
+        &self,
+        args: &Args,
+        name: &str,
+        head: Option<&str>,
+        change: impl FnOnce(&mut Job),
+    ) -> Result<(CellPlan, Job), Failure> {
+        let config = |error: &dyn std::error::Error| Failure::of(ExitStatus::Config, error);
+        let user = user(name)?;
         let folder = |path: PathBuf, destination: &str| {
             let opened = Opened::folder(&path).map_err(|error| config(&error))?;
             Ok::<_, Failure>(opened.mount(destination.to_owned(), false))
         };
         let state = |error| config(&error);
-        let workspace = self.state.workspace(&user).map_err(state)?;
-        Tree::open(&workspace)
-            .and_then(|tree| tree.keep_only(&[]))
-            .map_err(|error| config(&error))?;
-        let transcripts = self.state.transcripts(&user, 1).map_err(state)?;
-        let neighbour = self.state.workspace(&other).map_err(state)?;
+        let (workspace, transcripts) = self.folders(name)?;
+        for path in [&workspace, &transcripts] {
+            let emptied = Tree::open(path).and_then(|tree| tree.keep_only(&[]));
+            emptied.map_err(|error| config(&error))?;
+        }
         let launcher = owned::resolved(&args.launcher).map_err(|error| {
             Failure::new(ExitStatus::Config, format!("{}: {error}", args.launcher.display()))
                 .hint("install noclaw-cell, or name it: --launcher PATH")
@@ -150,14 +172,10 @@ impl Bait {
         let limits = Limits::for_machine(machine::cores(), machine::memory());
         let run = RunId::new(Uuid::now_v7());
         let session =
-            Session { run, head: None, model: &self.model, zone: "UTC", most: limits.run_timeout };
+            Session { run, head, model: &self.model, zone: "UTC", most: limits.run_timeout };
         let mut job = start.job(&session);
         let landlock_rules = job.confinement.landlock.len();
-        points::weaken(&mut job.confinement);
-        job.argv = ["/usr/bin/python3", "-I", PROGRAM].map(str::to_owned).into();
-        let file = |path: &str, content| File { path: path.to_owned(), content };
-        let given = self.given(args, &neighbour).to_string();
-        job.files = vec![file(PROGRAM, PROBES.concat()), file(GIVEN, given)];
+        change(&mut job);
         let accept_without = args.accept_without.iter().map(|name| name.parse());
         let accept_without = accept_without.collect::<Result<Vec<_>, _>>();
         let plan = CellPlan {
@@ -178,8 +196,17 @@ impl Bait {
         Ok((plan, job))
     }
 
+    /// A user's workspace, and the transcripts of the conversation that its cells are for.
+    pub(super) fn folders(&self, name: &str) -> Result<(PathBuf, PathBuf), Failure> {
+        let config = |error: &dyn std::error::Error| Failure::of(ExitStatus::Config, error);
+        let user = user(name)?;
+        let workspace = self.state.workspace(&user).map_err(|error| config(&error))?;
+        let transcripts = self.state.transcripts(&user, 1).map_err(|error| config(&error))?;
+        Ok((workspace, transcripts))
+    }
+
     /// What the probes are told: where things would be, if they could be reached.
-    fn given(&self, args: &Args, neighbour: &std::path::Path) -> serde_json::Value {
+    fn given(&self, args: &Args, [neighbour, other]: &[PathBuf; 2]) -> serde_json::Value {
         let (front, back) = self.key.split_at(self.key.len() / 2);
         let inside = |name: &str| self.state.database().with_file_name(name);
         let scratch = self.start.cell.scratch().map(|(mount, kib)| (&mount.at, kib / 1024));
@@ -191,6 +218,7 @@ impl Bait {
             "sockets": [args.podman.clone(), paths::socket()],
             "host_files": [inside("key"), inside("instance"), inside("lock")],
             "host_folders": [neighbour, args.state.clone(), paths::config()],
+            "other_conversation": other,
             "scratch": scratch.collect::<Vec<_>>(),
             "file_bytes": CELL_FSIZE,
             "open_files": CELL_NOFILE,
@@ -208,4 +236,8 @@ impl Bait {
             Err(_) => Vec::new(),
         }
     }
+}
+
+fn user(name: &str) -> Result<UserName, Failure> {
+    name.parse().map_err(|error: InvalidId| Failure::of(ExitStatus::Config, &error))
 }
