@@ -1,6 +1,6 @@
 //! `noclaw doctor --escape` finds nothing open in a real cell; with the layers taken away each of
-//! its probes finds something, as do traps for the agent once it is started carelessly; and with one layer broken no agent is started, and the run says
-//! which.
+//! its probes finds something, as do traps for the agent once it is started carelessly; and with
+//! one layer broken no agent is started, and the run says which.
 
 #![expect(clippy::disallowed_methods, reason = "a test makes files of its own")]
 

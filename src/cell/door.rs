@@ -270,7 +270,10 @@ impl Room {
         let hello: Hello = read(request).await?;
         if hello.protocol != PROTOCOL {
             let theirs = hello.protocol;
-            return Err(format!("the launcher speaks protocol {theirs}, this service {PROTOCOL}"));
+            let both = "both must be of one build";
+            return Err(format!(
+                "the launcher speaks protocol {theirs}, this service {PROTOCOL}: {both}"
+            ));
         }
         Ok(Response::new(full(self.job.clone())))
     }
