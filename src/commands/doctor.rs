@@ -28,7 +28,7 @@ pub struct Args {
     /// Attack a real cell from inside instead, and tell what it held against
     #[arg(long)]
     escape: bool,
-    /// Wait, too, for what would act in a cell only later: one to three minutes
+    /// Wait, too, for what would act in a cell only later: two to four minutes
     #[arg(long, requires = "escape")]
     patient: bool,
     /// State; the attacked cell has a folder of its own in it
