@@ -149,7 +149,7 @@ fn a_child_that_is_killed_for_memory_dies_alone() -> Result {
 #[test]
 fn a_fork_bomb_is_held_and_disturbs_nobody() -> Result {
     // Bob is answered in that time. What a cell may compute is another test's.
-    let time = Duration::from_secs(20) * slowness();
+    let time = Duration::from_secs(10) * slowness();
     let seconds = time.as_secs().to_string();
     let house = House::start(&["--run-timeout", &seconds, "--max-cells", "2", "--cell-cpus", "1"])?;
     let bomb = begin(&house, "alice", &bash("bomb() { bomb | bomb & }; bomb; sleep 600"))?;

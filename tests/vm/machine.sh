@@ -215,7 +215,7 @@ choose_processor() {
         say "vm: KVM does not work here: the machine is emulated"
         # The kernel copies memory by `rep movsb` where that is fast; emulated, it is not.
         processor=(-accel "tcg,thread=multi" -cpu "max,erms=off,fsrm=off")
-        slowness=5
+        slowness=10
     fi
 }
 
