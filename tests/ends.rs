@@ -1,6 +1,7 @@
 //! Ends: runs that take too long and runs that are cancelled at any moment of their lives, several
 //! at a time. Each must be over, and its container gone, within two seconds: as the service says,
-//! and as Podman says.
+//! and as Podman says. On a machine that is busy with something else they have as long as Podman
+//! alone takes for the removal of six containers.
 //!
 //! `NOCLAW_ENDS` says how many of each (20).
 
@@ -18,14 +19,14 @@ use std::process::{Child, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 
 use events::Removals;
 use random::Random;
-use support::{House, Result, post, told, until};
+use support::{House, Result, podman as podman_says, post, told, until};
 
 const ENDS: usize = 20;
 const CELLS: usize = 4;
@@ -207,16 +208,26 @@ fn moment(run: &Value, step: &str) -> Result<Timestamp> {
     Ok(time(run, "created_at")?.checked_add(after)?)
 }
 
+/// What an end may take here and now.
+fn allowed() -> Result<SignedDuration> {
+    let create = ["run", "--detach", "--network=none", "--entrypoint=sleep"];
+    let container =
+        podman_says(&[&create[..], &["localhost/noclaw-agent:latest", "600"]].concat())?;
+    let begun = Instant::now();
+    podman_says(&["rm", "--force", "--time=0", container.trim()])?;
+    Ok(MOST.max((begun.elapsed() * 6).try_into()?))
+}
+
 /// All of them have this end, and were gone in time.
 fn judge(what: &str, status: &str, ends: Vec<End>, removals: &Removals) -> Result {
-    let all = wanted()?;
+    let (all, most) = (wanted()?, allowed()?);
     let (mut service, mut podman) = (Vec::new(), Vec::new());
     let mut late = HashMap::new();
     for End { run, told } in &ends {
         assert_eq!(run["status"], status, "{run}");
         let took = time(run, "gone_at")?.duration_since(*told);
         service.push(took);
-        if took > MOST {
+        if took > most {
             late.insert(id(run)?, took);
         }
         if let Some(container) = run["container"].as_str() {
@@ -226,8 +237,8 @@ fn judge(what: &str, status: &str, ends: Vec<End>, removals: &Removals) -> Resul
     println!("{what}: {} of {all} are gone; {}", ends.len(), spread("the service", &mut service));
     println!("{what}: {} had a container; {}", podman.len(), spread("Podman", &mut podman));
     assert_eq!(ends.len(), all);
-    assert!(late.is_empty(), "more than {MOST:#} after their end: {late:?}");
-    assert!(podman.last().is_none_or(|took| *took <= MOST), "Podman: {podman:?}");
+    assert!(late.is_empty(), "more than {most:#} after their end: {late:?}");
+    assert!(podman.last().is_none_or(|took| *took <= most), "Podman: {podman:?}");
     Ok(())
 }
 

@@ -29,7 +29,7 @@ pub type Result<T = ()> = std::result::Result<T, Error>;
 /// The program under test.
 pub const NOCLAW: &str = env!("CARGO_BIN_EXE_noclaw");
 /// How long anything may take before a test gives up on it.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+pub const PATIENCE: Duration = Duration::from_secs(120);
 
 /// A setting of the test ground.
 pub fn ground(name: &str) -> Result<String> {
