@@ -50,7 +50,7 @@ use writer::{Operation, Tx, Writer};
 pub struct StoreOptions {
     /// The file; its directory exists.
     pub path: PathBuf,
-    /// The most pages (4 KiB) that it may have, asked for each connection that writes. Only for
+    /// The most pages (4 KiB) that it may have, asked for each transaction that writes. Only for
     /// tests of a full disk.
     pub max_pages: fn() -> Option<u32>,
 }

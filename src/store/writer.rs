@@ -73,8 +73,9 @@ impl Writer {
     ) -> Self {
         let (letters, inbox) = mpsc::channel(GROUP);
         let tally = Arc::new(Tally::default());
-        let task =
-            Task { options, connection: Some(connection), readers, tally: Arc::clone(&tally) };
+        let pages = (options.max_pages)();
+        let connection = Some(connection);
+        let task = Task { options, connection, pages, readers, tally: Arc::clone(&tally) };
         tokio::spawn(task.run(inbox));
         Self { letters, tally }
     }
@@ -164,6 +165,8 @@ impl<O: Operation> Job for Envelope<O> {
 struct Task {
     options: StoreOptions,
     connection: Option<DatabaseConnection>,
+    // What a test let it have when it was made.
+    pages: Option<u32>,
     readers: DatabaseConnection,
     tally: Arc<Tally>,
 }
@@ -255,6 +258,11 @@ impl Task {
     }
 
     async fn connection(&mut self) -> Result<DatabaseConnection, Error> {
+        let pages = (self.options.max_pages)();
+        if pages != self.pages {
+            self.pages = pages;
+            self.drop_connection().await;
+        }
         if let Some(connection) = &self.connection {
             return Ok(connection.clone());
         }
