@@ -53,8 +53,8 @@ const TWIN: &str = "twin";
 const COMMAND: &str = "/trap-command";
 /// How the agent answers a call of a tool that it does not offer.
 const NO_TOOL: &str = "No such tool available";
-/// How long the agent may take for all the calls. It takes about two seconds.
-const TALK_TIME: Duration = Duration::from_secs(60);
+/// How long the agent may take for all the calls. It takes about two seconds; emulated, minutes.
+const TALK_TIME: Duration = Duration::from_secs(300);
 /// How long an agent is left idle at least: what acts once a minute had two chances.
 const IDLE: Duration = Duration::from_secs(130);
 /// How long the twin of what acts later may take to act twice, once a minute.
