@@ -147,7 +147,7 @@ impl Assistant {
     async fn within_time(&self, current: &Current, prepared: &Prepared, cell: &Cell) -> End {
         let result = tokio::select! {
             result = self.converse(current, prepared, cell) => result,
-            trouble = current.leash.snapped() => Err(trouble),
+            trouble = current.leash.snapped(prepared.granted()) => Err(trouble),
         };
         current.model.close();
         current.watch.mark(Step::Result);

@@ -64,6 +64,8 @@ ensure_user() {
     ensure_subids /etc/subuid --add-subuids
     ensure_subids /etc/subgid --add-subgids
     # Podman would choose vfs (a copy of the image per cell), and a store can't be switched later.
+    # shellcheck disable=SC2016 # expanded by the user's shell
+    setpriv "${unprivileged[@]}" bash -c 'umask 022; mkdir -p "$1"' _ "$(disk)"
     config=$(home)/.config/containers/storage.conf
     # shellcheck disable=SC2016 # expanded by the user's shell
     [ -e "$config" ] || setpriv "${unprivileged[@]}" bash -c \
@@ -125,8 +127,11 @@ make_cgroup() {
     done
 }
 
+# A disk of the user's that is soon full, with a device file of root's on it.
+disk() { echo "$(home)/small-disk"; }
+
 # Runs inside the new namespace, once. crun wants cgroup2 alone, no v1 and no hybrid.
-furnish() { # HOST
+furnish() { # HOST DISK USER
     umount -R /sys/fs/cgroup
     mount -t cgroup2 cgroup2 /sys/fs/cgroup
     mount --rbind / "$1"
@@ -134,6 +139,9 @@ furnish() { # HOST
     # what covers a folder there must not cover it in the view of the machine's tree.
     mount --make-rshared /
     mount --make-rslave "$1"
+    mount -t tmpfs -o size=64m,nr_inodes=30000,mode=755 noclaw-ground-disk "$2"
+    install -d -m 755 -o "$3" -g "$3" "$2/folder"
+    mknod -m 666 "$2/folder/zero" c 1 5
 }
 
 make_namespace() {
@@ -148,7 +156,7 @@ make_namespace() {
     (
         echo "$BASHPID" >"$cgroup/cgroup.procs" # becomes the root of the cgroup namespace
         exec unshare --cgroup="$pin/cgroup" --mount="$pin/mnt" --propagation slave \
-            bash -euc "$(declare -f furnish); furnish \"\$1\"" _ "$host"
+            bash -euc "$(declare -f furnish); furnish \"\$@\"" _ "$host" "$(disk)" "$user"
     )
     enable_controllers "$cgroup"
 }
@@ -334,7 +342,7 @@ visitor_environment() {
             TMPDIR=* | TERM=* | CI=*) environment+=("$pair") ;;
         esac
     done <"/proc/$$/environ"
-    environment+=(NOCLAW_GROUND=1 NOCLAW_PODMAN="$socket")
+    environment+=(NOCLAW_GROUND=1 NOCLAW_PODMAN="$socket" NOCLAW_TEST_DISK="$(disk)/folder")
     missing=$(missing_controllers)
     [ -z "$missing" ] || environment+=(NOCLAW_ACCEPT_WITHOUT="$missing")
 }

@@ -173,7 +173,7 @@ fn a_halt_outlasts_a_stop_and_a_kill() -> Result {
 /// A service that stands still at a point of its work while the file is there.
 fn pausing(point: &str) -> Result<(House, std::path::PathBuf)> {
     let mut house = House::closed(&ground("NOCLAW_PODMAN")?, &["--model-api", "demo"])?;
-    let file = house.path("paused");
+    let file = house.point("paused")?;
     house.env("NOCLAW_TEST_PAUSE", &format!("{point}:{}", file.display()));
     Ok((house, file))
 }

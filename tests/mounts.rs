@@ -7,6 +7,8 @@
 mod cells;
 #[path = "mounts/commands.rs"]
 mod commands;
+#[path = "mounts/disk.rs"]
+mod disk;
 #[path = "mounts/home.rs"]
 mod home;
 #[path = "mounts/policy.rs"]

@@ -94,7 +94,7 @@ struct Halted {
 impl Halted {
     fn at(point: &str) -> Result<Self> {
         let mut house = House::closed(&ground("NOCLAW_PODMAN")?, &["--model-api", "demo"])?;
-        let reached = house.path("reached");
+        let reached = house.point("reached")?;
         house.env("NOCLAW_TEST_PAUSE", &format!("{point}:{}", reached.display()));
         house.open()?;
         let bob = json!({"name": "bob", "time_zone": "Asia/Tokyo"});

@@ -22,7 +22,7 @@ fn the_service_writes_nowhere_but_in_its_own_places() -> Result {
     assert!(!forbidden.exists(), "the service wrote outside its places");
     house.close()?;
 
-    let permitted = house.path("reached");
+    let permitted = house.point("reached")?;
     house.env("NOCLAW_TEST_PAUSE", &format!("prepared:{}", permitted.display()));
     house.open()?;
     let mut send = house.noclaw(&["send", "hello"]).spawn()?;

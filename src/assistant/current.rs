@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 use super::Assistant;
 use super::after::AGAIN;
 use super::events::{Event, Log};
+use super::grants::Folders;
 use super::memory::Attachments;
 use super::quota::Disk;
 use super::trouble::Trouble;
@@ -115,10 +116,10 @@ impl Leash {
 
     /// Waits until the run must end, and the agent has had its time to stop by itself. What fills
     /// the disk has no time.
-    pub(super) async fn snapped(&self) -> Trouble {
+    pub(super) async fn snapped(&self, granted: &Folders) -> Trouble {
         let trouble = tokio::select! {
             trouble = self.pulled() => trouble,
-            full = self.disk.full() => return full.into(),
+            full = self.disk.full(granted) => return full.into(),
         };
         if self.heard.load(Ordering::Relaxed) {
             sleep(INTERRUPT_TIME * 2).await;

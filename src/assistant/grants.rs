@@ -14,15 +14,16 @@ use super::Assistant;
 use crate::cell::MOUNTS;
 use crate::cell::engine::Info;
 use crate::core::ids::{MountName, UserName};
-use crate::core::limits::MOUNTS_TIME;
+use crate::core::limits::{DISK_LOOK, MOUNTS_TIME};
 use crate::core::mounts::access;
 use crate::core::mounts::folder::FolderPath;
 use crate::core::plan::PlannedMount;
 use crate::core::problem::{Problem, chain};
+use crate::core::quota::{self, Exceeded};
 use crate::host::machine::now;
 use crate::host::mounts::file::AllowlistError;
 use crate::host::mounts::open::Opened;
-use crate::host::mounts::{Denied, Guard, Rules, inside};
+use crate::host::mounts::{Denied, Guard, Rules};
 use crate::store::error::{Error, NotAdded};
 use crate::store::mounts::NewMount;
 use crate::store::record::MountRecord;
@@ -69,8 +70,7 @@ pub struct Standing {
 pub(super) struct Folders(Vec<Standing>);
 
 impl Assistant {
-    /// Grants a user a folder, from the next run on. Beside the grant comes what its owner should
-    /// know of what it holds.
+    /// Grants a user a folder, from the next run on. Whoever asks has looked at what it holds.
     ///
     /// # Errors
     /// See [`GrantError`]; nothing has changed then.
@@ -79,22 +79,22 @@ impl Assistant {
         user: &UserName,
         folder: &FolderPath,
         read_write: bool,
-    ) -> Result<(MountRecord, Vec<String>), GrantError> {
+    ) -> Result<MountRecord, GrantError> {
         let podman = self.ready.podman().await.map_err(GrantError::NotReady)?;
         let path = self.settings.guard.whole(folder);
         let asked = path.clone();
         let judge = move |rules: Rules| match rules.judge(&asked, read_write).result {
-            Ok(opened) => Ok(inside::look(&opened, &rules.policy.blocked).notes()),
+            Ok(_) => Ok(()),
             Err(denied) => {
                 let hint = rules.hint(&denied);
                 Err(GrantError::Denied { path: asked, denied: Box::new(denied), hint })
             }
         };
-        let notes = self.ask(&podman, judge).await??;
+        self.ask(&podman, judge).await??;
         let new = NewMount { user: user.clone(), path, read_write, now_ms: now() };
         let mount = self.store.add_mount(new).await?;
         tracing::info!(%user, folder = %mount.path, access = access(read_write), "granted");
-        Ok((mount, notes))
+        Ok(mount)
     }
 
     /// The folders that a user is granted, as a run would get them now.
@@ -128,9 +128,17 @@ impl Assistant {
             return Ok(Vec::new());
         }
         let wanted: Vec<_> = mounts.iter().map(|m| (m.path.clone(), m.read_write)).collect();
+        let floor = self.settings.limits.disk_free;
         let judge = move |rules: Rules| -> Vec<Result<Opened, String>> {
-            let judge = |(path, write): &(FolderPath, bool)| rules.judge(path, *write).result;
-            wanted.iter().map(|one| judge(one).map_err(|denied| chain(&denied))).collect()
+            let judge = |(path, write): &(FolderPath, bool)| {
+                let opened = rules.judge(path, *write).result.map_err(|denied| chain(&denied))?;
+                if *write {
+                    let free = opened.free().map_err(|error| chain(&error))?;
+                    quota::enough(free, floor).map_err(|low| chain(&low))?;
+                }
+                Ok(opened)
+            };
+            wanted.iter().map(judge).collect()
         };
         let judged = match podman {
             Ok(podman) => self.ask(podman, judge).await.map_err(|error| chain(&error)),
@@ -183,6 +191,26 @@ impl Folders {
         self.there().filter(|(_, mount)| mount.read_write).map(rule).collect()
     }
 
+    /// Looks at the disks of those that the cell may write until one is nearly full. One may be
+    /// slow to tell, or never do: no worker waits for it.
+    pub(super) async fn full(&self, floor: u64) -> Exceeded {
+        let written = self.there().filter(|(_, mount)| mount.read_write);
+        let written: Vec<_> =
+            written.map(|(opened, mount)| (opened.clone(), destination(&mount.name))).collect();
+        if written.is_empty() {
+            return std::future::pending().await;
+        }
+        let written = Arc::new(written);
+        loop {
+            let written = Arc::clone(&written);
+            let look = move || written.iter().try_for_each(|one| enough(one, floor));
+            if let Ok(Err(exceeded)) = tokio::task::spawn_blocking(look).await {
+                return exceeded;
+            }
+            tokio::time::sleep(DISK_LOOK).await;
+        }
+    }
+
     /// What the agent is told.
     pub(super) fn told(&self) -> String {
         if self.0.is_empty() {
@@ -203,6 +231,13 @@ impl Folders {
     fn there(&self) -> impl Iterator<Item = (&Opened, &MountRecord)> {
         self.0.iter().filter_map(|standing| Some((standing.now.as_ref().ok()?, &standing.mount)))
     }
+}
+
+fn enough((opened, destination): &(Opened, String), floor: u64) -> Result<(), Exceeded> {
+    // One that does not tell any more is gone, and takes nothing.
+    let Ok(free) = opened.free() else { return Ok(()) };
+    let low = |low| Exceeded::Granted { folder: destination.clone(), low };
+    quota::enough(free, floor).map_err(low)
 }
 
 /// Where a granted folder is in a cell.

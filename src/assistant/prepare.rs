@@ -94,10 +94,15 @@ pub(super) struct Prepared {
     // The conversation's transcript is lost: the agent remembers nothing of it.
     lost: bool,
     // What is mounted stays open until the run is over: nothing else can have its inode meanwhile.
-    _opened: (Folders, [Opened; 3]),
+    opened: (Folders, [Opened; 3]),
 }
 
 impl Prepared {
+    /// The owner's folders in the cell.
+    pub(super) const fn granted(&self) -> &Folders {
+        &self.opened.0
+    }
+
     /// The user's turn: the time as it is now, and all waiting messages. The agent is told when its
     /// workspace is nearly full.
     pub(super) fn turn(&self) -> Vec<Value> {
@@ -204,6 +209,7 @@ impl Assistant {
             environment: job.env.keys().cloned().collect(),
             landlock_rules,
             accept_without: self.settings.accept_without.clone(),
+            runtime: podman.runtime.clone(),
         };
         points::reached("prepared").await;
         Ok(Prepared {
@@ -213,13 +219,10 @@ impl Assistant {
             resumes: head.is_some(),
             messages: run.messages.clone(),
             zone,
-            nearly_full: run
-                .workspace
-                .map(|used| (used, limits.workspace))
-                .filter(|(used, quota)| quota.percent(*used) >= QUOTA_NOTICE_PERCENT),
+            nearly_full: nearly_full(run, limits.workspace),
             lost: run.memory == Memory::Refused
                 || (continues && run.head.is_some() && head.is_none()),
-            _opened: (folders, [launcher, workspace, transcripts]),
+            opened: (folders, [launcher, workspace, transcripts]),
         })
     }
 
@@ -244,6 +247,12 @@ impl Assistant {
         let parts = parts.iter().map(|part| part.trim()).filter(|part| !part.is_empty());
         parts.collect::<Vec<_>>().join("\n\n")
     }
+}
+
+/// What the workspace takes of its quota, once people and the agent are to know.
+fn nearly_full(run: &Claimed, quota: Space) -> Option<(Space, Space)> {
+    let used = run.workspace?;
+    (quota.percent(used) >= QUOTA_NOTICE_PERCENT).then_some((used, quota))
 }
 
 fn zone(name: Option<&str>) -> TimeZone {

@@ -3,7 +3,7 @@
 //!
 //! | what goes wrong | what follows |
 //! |---|---|
-//! | a folder holds too much, or the disk is nearly full | the run ends at once: failed, quota |
+//! | a folder holds too much, or a disk that the cell writes to is nearly full | the run ends at once: failed, quota |
 //! | a folder cannot be counted, or not in time | the log says so; what must stay free still holds |
 //! | two runs of a user fill their workspace together | both end |
 //!
@@ -17,6 +17,7 @@ use tokio::sync::Semaphore;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::Assistant;
+use super::grants::Folders;
 use super::people::{PeopleError, on_disk};
 use crate::core::ids::UserName;
 use crate::core::limits::{
@@ -48,8 +49,16 @@ struct Folder {
 }
 
 impl Disk {
-    /// Looks at it until the run must end. The folders exist.
-    pub(super) async fn full(&self) -> Exceeded {
+    /// Looks at it until the run must end. The folders exist. The owner's are not counted; of
+    /// theirs, too, something must stay free.
+    pub(super) async fn full(&self, granted: &Folders) -> Exceeded {
+        tokio::select! {
+            exceeded = self.own_full() => exceeded,
+            exceeded = granted.full(self.floor) => exceeded,
+        }
+    }
+
+    async fn own_full(&self) -> Exceeded {
         let start = Instant::now();
         let mut watched = Vec::new();
         for folder in &self.folders {
@@ -93,7 +102,7 @@ impl Watched {
     async fn look(&mut self, floor: u64) -> Result<Result<(), Exceeded>, TreeError> {
         let free = self.tree.free()?;
         if let Err(low) = quota::enough(free, floor) {
-            return Ok(Err(low));
+            return Ok(Err(low.into()));
         }
         let done = self.counting.take_if(|counting| counting.is_finished());
         if let Some(done) = done

@@ -130,7 +130,7 @@ impl Readiness {
         };
         let free = owned::free(&self.state).map_err(unknown)?;
         quota::enough(free, self.disk_free)
-            .map_err(|low| Problem::new(ProblemKind::StorageFull, &low).hint(quota::MAKE_ROOM))
+            .map_err(|low| Problem::new(ProblemKind::StorageFull, low).hint(quota::MAKE_ROOM))
     }
 }
 

@@ -9,6 +9,8 @@ use podman_api::models::ListContainer;
 use podman_api::opts::{ContainerDeleteOpts, ContainerListFilter, ContainerListOpts, ImageTagOpts};
 use podman_api::{ApiVersion, Podman as Api};
 
+use crate::core::plan::Runtime;
+
 /// An error of Podman's, and what was asked.
 #[derive(Debug, thiserror::Error)]
 #[error("Podman failed to {action}")]
@@ -33,6 +35,8 @@ pub struct Info {
     pub controllers: Vec<String>,
     /// Where it keeps images, containers and volumes.
     pub storage: Vec<PathBuf>,
+    /// What makes its containers.
+    pub runtime: Runtime,
 }
 
 /// Podman's service, spoken to by podman-api.
@@ -71,9 +75,16 @@ impl Engine {
     /// When it does not answer.
     pub async fn info(&self) -> Result<Info, EngineError> {
         let info = self.api.info().await.map_err(during("tell about itself"))?;
-        let (rootless, controllers) = match info.host {
-            Some(host) => (host.security.and_then(|s| s.rootless), host.cgroup_controllers),
-            None => (None, None),
+        let (rootless, controllers, runtime) = match info.host {
+            Some(host) => (
+                host.security.and_then(|s| s.rootless),
+                host.cgroup_controllers,
+                host.oci_runtime.map(|runtime| {
+                    let said = runtime.version.unwrap_or_default();
+                    Runtime::new(&runtime.name.unwrap_or_default(), &said)
+                }),
+            ),
+            None => (None, None, None),
         };
         let (driver, storage) = match info.store {
             Some(store) => {
@@ -87,6 +98,7 @@ impl Engine {
             rootless: rootless.unwrap_or_default(),
             controllers: controllers.unwrap_or_default(),
             storage: storage.into_iter().flatten().map(PathBuf::from).collect(),
+            runtime: runtime.unwrap_or_default(),
         })
     }
 

@@ -55,7 +55,12 @@ impl Turns {
 
     async fn everywhere(&self) -> Option<Flock<OwnedFd>> {
         let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
-        let mut folder = open(&*self.folder, flags, Mode::empty()).ok()?;
+        let opened = open(&*self.folder, flags, Mode::empty()).inspect_err(|errno| {
+            let words = "turns are not taken with other services at this Podman";
+            tracing::warn!(folder = %self.folder.display(), error = errno.desc(), "{words}; was \
+                this folder made anew? then restart this service");
+        });
+        let mut folder = opened.ok()?;
         loop {
             match Flock::lock(folder, FlockArg::LockExclusiveNonblock) {
                 Ok(lock) => return Some(lock),

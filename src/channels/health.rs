@@ -1,6 +1,7 @@
 //! `/healthz`: the service lives. `/readyz`: a message could be answered. `/v1/status`: for the
 //! owner.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use hyper::Response;
@@ -11,7 +12,7 @@ use super::halt::HaltView;
 use super::who::Speaker;
 use super::{Routes, fault, owner_only};
 use crate::core::plan::Controller;
-use crate::core::problem::Problem;
+use crate::core::problem::{Problem, chain};
 use crate::http::reply::{self, Body, Document};
 
 /// What was decided when the service started.
@@ -61,6 +62,9 @@ pub struct Status {
     pub halt: Option<HaltView>,
     /// What keeps messages from being answered.
     pub problem: Option<Document>,
+    /// Why no folder of the owner's is in any cell, and what to do.
+    #[serde(default)]
+    pub allowlist_problem: Option<(String, String)>,
 }
 
 /// Whether the store's writer answers. Podman is not asked.
@@ -90,6 +94,9 @@ pub(super) async fn status(routes: &Routes, speaker: &Speaker) -> Result<Respons
         let id = image.id.strip_prefix("sha256:").unwrap_or(&image.id);
         format!("{} (agent {})", id.get(..12).unwrap_or(id), image.agent)
     };
+    let guard = Arc::clone(&settings.guard);
+    let read = tokio::task::spawn_blocking(move || guard.allowlist().err()).await;
+    let allowlist_problem = read.ok().flatten().map(|error| (chain(&error), error.hint()));
     Ok(reply::json(
         200,
         &Status {
@@ -108,6 +115,7 @@ pub(super) async fn status(routes: &Routes, speaker: &Speaker) -> Result<Respons
             image: ready.as_ref().map(|ready| image(&ready.image)),
             halt: routes.halt(),
             problem,
+            allowlist_problem,
         },
     ))
 }

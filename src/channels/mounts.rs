@@ -44,9 +44,6 @@ pub struct MountView {
     pub created_at: Timestamp,
     /// Why a run would be without it now; `null`: it would have it.
     pub refused: Option<String>,
-    /// What the owner should know of what it holds; told once, when it is granted.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub notes: Vec<String>,
 }
 
 /// The folders that a user is granted.
@@ -57,7 +54,7 @@ pub struct MountList {
 }
 
 impl MountView {
-    fn of(mount: MountRecord, refused: Option<String>, notes: Vec<String>) -> Self {
+    fn of(mount: MountRecord, refused: Option<String>) -> Self {
         let MountRecord { name, path, read_write, created_at } = mount;
         Self {
             in_cell: destination(&name),
@@ -66,7 +63,6 @@ impl MountView {
             path,
             read_write,
             refused,
-            notes,
         }
     }
 }
@@ -75,7 +71,7 @@ impl MountView {
 pub(super) async fn list(routes: &Routes, user: &str) -> Result<Response<Body>, Problem> {
     let user = find(routes, user).await?;
     let standing = routes.assistant.granted(&user).await.map_err(|e| fault(&e))?;
-    let view = |Standing { mount, now }| MountView::of(mount, now.err(), Vec::new());
+    let view = |Standing { mount, now }| MountView::of(mount, now.err());
     let mounts = standing.into_iter().map(view).collect();
     Ok(reply::json(200, &MountList { mounts }))
 }
@@ -88,9 +84,9 @@ pub(super) async fn add(
 ) -> Result<Response<Body>, Problem> {
     let user = find(routes, user).await?;
     let MountBody { path, read_write } = body::json(request).await?;
-    let (mount, notes) = routes.assistant.grant(&user, &path, read_write).await.map_err(refused)?;
+    let mount = routes.assistant.grant(&user, &path, read_write).await.map_err(refused)?;
     let location = format!("/v1/users/{user}/mounts/{}", mount.name);
-    let mut response = reply::json(201, &MountView::of(mount, None, notes));
+    let mut response = reply::json(201, &MountView::of(mount, None));
     if let Ok(location) = HeaderValue::try_from(location) {
         response.headers_mut().insert(LOCATION, location);
     }

@@ -12,7 +12,7 @@ use super::{Ended, Failure, block_on, print, print_json, read_key};
 use crate::assistant::ready;
 use crate::cell::engine::Info;
 use crate::cell::{Cells, image};
-use crate::core::plan::LANDLOCK_FLOOR;
+use crate::core::plan::{LANDLOCK_FLOOR, Runtime};
 use crate::core::problem::{ExitStatus, chain};
 use crate::host::{machine, owned, paths, sandbox};
 
@@ -154,6 +154,7 @@ async fn check(args: &Args) -> Vec<Finding> {
             let place = args.podman.display();
             findings.push(version(&info, &place.to_string()));
             findings.push(storage(&info));
+            findings.push(runtime(&info.runtime));
             let accepted: Vec<_> = args.accept_without.iter().map(String::as_str).collect();
             findings.push(controllers(&info, &accepted));
             findings.push(image(&cells).await);
@@ -189,6 +190,16 @@ fn storage(info: &Info) -> Finding {
             Finding::fail("storage", problem.detail, hint)
         }
     }
+}
+
+fn runtime(runtime: &Runtime) -> Finding {
+    if runtime.restricts_writable() {
+        return Finding::ok("runtime", runtime);
+    }
+    let detail = format!("{runtime} leaves nodev off folders that cells may write");
+    let hint = "only permissions keep cells from device files that root has put there; crun \
+        1.11.1 and newer does as it is asked";
+    Finding::warn("runtime", detail, hint)
 }
 
 fn controllers(info: &Info, accepted: &[&str]) -> Finding {

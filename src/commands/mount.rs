@@ -14,7 +14,7 @@ use crate::core::mounts::folder::FolderPath;
 use crate::core::mounts::{Passed, Place, Step, access};
 use crate::core::problem::{ExitStatus, chain};
 use crate::host::mounts::file::AllowlistError;
-use crate::host::mounts::{Judged, ListedRoot, Rules, inside};
+use crate::host::mounts::{Denied, Judged, ListedRoot, Rules, inside};
 use crate::host::paths;
 
 /// `noclaw mount`
@@ -28,8 +28,8 @@ pub enum Command {
     ///  "blockedPatterns": ["node_modules"]}
     ///
     /// A folder can be granted if it is one of the roots or lies in one, and no name on its way is
-    /// blocked: a whole name, names in a row (.config/gh), or *.EXTENSION. The nearest root decides
-    /// whether writing may be granted. Each run reads the file anew.
+    /// blocked: a whole name, names in a row (.config/gh), *.EXTENSION, or NAME.*. The nearest root
+    /// decides whether writing may be granted. Each run reads the file anew.
     #[command(verbatim_doc_comment)]
     List(List),
     /// Say whether a folder could be granted, step by step; 77 when not
@@ -183,8 +183,11 @@ fn check(args: &Check) -> Ended {
     let path = &folder(&args.path)?;
     let rules = rules(&args.places)?;
     let Judged { passed, result } = rules.judge(path, args.rw);
-    let (refused, notes) = match result {
-        Ok(opened) => (None, inside::look(&opened, &rules.policy.blocked).notes()),
+    let looked = result.and_then(|opened| {
+        inside::look(&opened, &rules.policy.blocked).notes().map_err(Denied::from)
+    });
+    let (refused, notes) = match looked {
+        Ok(notes) => (None, notes),
         Err(denied) => {
             let (step, hint) = (denied.step(), rules.hint(&denied));
             (Some(RefusedView { step, reason: chain(&denied), hint }), Vec::new())

@@ -47,6 +47,10 @@ fn show(status: &Status) {
             status.accepted_without.iter().copied().map(Controller::as_str).collect();
         row("NOT ENFORCED", &format!("{} (--accept-without)", list.join(", ")));
     }
+    if let Some((problem, hint)) = &status.allowlist_problem {
+        row("folders", &format!("none of yours in any cell: {problem}"));
+        row("", hint);
+    }
     match &status.problem {
         None => row("ready", "yes"),
         Some(problem) => {

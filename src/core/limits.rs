@@ -233,6 +233,8 @@ pub const COUNT_AGAIN: Duration = Duration::from_secs(5);
 /// A workspace of so few files is counted before each run: it takes ten milliseconds, while the
 /// cell is being made.
 pub const QUICKLY_COUNTED: u64 = 4000;
+/// Files that must stay free on a disk that says how many can be made, as bytes must.
+pub const DISK_FILES: u64 = 20_000;
 /// What a run that begins with a full workspace may add while it cleans up.
 pub const QUOTA_SLACK: Space = Space { bytes: 16 * MIB as u64, files: 100 };
 /// The part of a workspace's quota from which on the owner and the agent are told.

@@ -7,23 +7,28 @@
 //! | step | refused is a folder that |
 //! |---|---|
 //! | places | is, contains or lies in a place of the machine's or of NoClaw's own |
+//! | places | contains a socket that a program has |
+//! | kind | is of a file system that holds no files, as the kernel makes them up |
 //! | names | has a blocked name on its way: a built-in one, or one of the owner's |
 //! | root | has no allowed root on its way; the nearest one decides |
 //! | access | is to be written, while that root allows reading only |
 //!
 //! Places and roots are compared by device and inode, so that another spelling or a bind mount of
-//! the same folder is the same folder. A folder that is granted is granted whole: names are looked
-//! for on its way, not in what it holds.
+//! the same folder is the same folder. Where its file system is mounted elsewhere, too, the folder
+//! has other ways, and places and names are looked for on each. A folder that is granted is granted
+//! whole: names are looked for on its way, not in what it holds.
 
 pub mod allowlist;
 pub mod blocked;
 pub mod folder;
+pub mod kinds;
 
 use std::fmt;
 
 use serde::Serialize;
 
 use self::blocked::Blocked;
+use self::kinds::Kinds;
 
 /// Which file or directory it is, whatever it is called.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -37,6 +42,17 @@ pub struct Identity {
 /// The way to a folder from `/`, which is its first step and has no name.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Way(pub Vec<(String, Identity)>);
+
+/// A folder that is asked for, as it was opened.
+#[derive(Debug, Clone, Copy)]
+pub struct Asked<'a> {
+    /// The way to it.
+    pub way: &'a Way,
+    /// Its other ways, each from the top of what is mounted there.
+    pub others: &'a [Way],
+    /// The type of its file system.
+    pub kind: &'a str,
+}
 
 /// A place that no cell sees, whatever the owner's list says.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -69,6 +85,10 @@ pub struct Root {
 pub struct Policy {
     /// What no cell sees.
     pub places: Vec<Place>,
+    /// Sockets of programs that run: what contains one is refused.
+    pub sockets: Vec<Place>,
+    /// File systems that hold files.
+    pub kinds: Kinds,
     /// Names that no cell sees.
     pub blocked: Vec<Blocked>,
     /// What may be granted.
@@ -83,12 +103,16 @@ pub enum Step {
     Path,
     /// It is no place that no cell sees.
     Places,
+    /// Its file system holds files.
+    Kind,
     /// No name is blocked.
     Names,
     /// A root of the owner's list is on its way.
     Root,
     /// What is asked is what that root allows.
     Access,
+    /// What it holds (`host/mounts/inside.rs`); whoever asks for it looks.
+    Inside,
 }
 
 impl fmt::Display for Step {
@@ -96,9 +120,11 @@ impl fmt::Display for Step {
         f.pad(match self {
             Self::Path => "path",
             Self::Places => "places",
+            Self::Kind => "kind",
             Self::Names => "names",
             Self::Root => "root",
             Self::Access => "access",
+            Self::Inside => "inside",
         })
     }
 }
@@ -137,6 +163,12 @@ pub enum Refusal {
         /// What that is.
         what: String,
     },
+    /// Its file system holds no files.
+    #[error("it is of a file system of type {kind}")]
+    Kind {
+        /// Which.
+        kind: String,
+    },
     /// A name on its way is blocked.
     #[error("{name} is blocked ({pattern}): {reason}")]
     Blocked {
@@ -158,6 +190,12 @@ pub enum Refusal {
         /// The root that decided.
         root: String,
     },
+    /// There is a socket in it.
+    #[error("it holds the socket {socket}")]
+    Socket {
+        /// Its path in the folder.
+        socket: String,
+    },
 }
 
 impl Refusal {
@@ -165,9 +203,11 @@ impl Refusal {
     pub const fn step(&self) -> Step {
         match self {
             Self::Place { .. } => Step::Places,
+            Self::Kind { .. } => Step::Kind,
             Self::Blocked { .. } => Step::Names,
             Self::NoRoot => Step::Root,
             Self::ReadOnly { .. } => Step::Access,
+            Self::Socket { .. } => Step::Inside,
         }
     }
 
@@ -178,6 +218,7 @@ impl Refusal {
                 "name a folder in it that does not".to_owned()
             }
             Self::Place { .. } => "this cannot be granted; name another folder".to_owned(),
+            Self::Kind { .. } => "name a folder of a disk, or of a server".to_owned(),
             Self::Blocked { built_in: true, .. } => {
                 "this cannot be granted; copy what the agent needs to another folder".to_owned()
             }
@@ -189,6 +230,9 @@ impl Refusal {
             }
             Self::ReadOnly { root } => {
                 format!("ask without --rw, or set allowReadWrite for {root} in the allowlist")
+            }
+            Self::Socket { .. } => {
+                "a cell could connect to it; remove it, or name a folder without one".to_owned()
             }
         }
     }
@@ -218,20 +262,29 @@ pub struct Decision {
 }
 
 impl Policy {
-    /// Whether a cell may see the folder at the end of this way, and write there.
-    pub fn decide(&self, way: &Way, read_write: bool) -> Decision {
+    /// Whether a cell may see a folder, and write there.
+    pub fn decide(&self, asked: Asked<'_>, read_write: bool) -> Decision {
         let mut passed = Vec::new();
-        let verdict = self.steps(way, read_write, &mut passed);
+        let verdict = self.steps(asked, read_write, &mut passed);
         Decision { passed, verdict }
     }
 
-    fn steps(&self, way: &Way, write: bool, passed: &mut Vec<Passed>) -> Result<(), Refusal> {
+    fn steps(
+        &self,
+        asked: Asked<'_>,
+        write: bool,
+        passed: &mut Vec<Passed>,
+    ) -> Result<(), Refusal> {
         let mut pass = |step, found: String| passed.push(Passed { step, found });
-        self.places.iter().try_for_each(|place| place.admits(way))?;
+        self.places.iter().chain(&self.sockets).try_for_each(|place| place.admits(asked))?;
         pass(Step::Places, "no place that is refused always, and it contains none".to_owned());
-        self.names(way)?;
+        if !self.kinds.hold_files(asked.kind) {
+            return Err(Refusal::Kind { kind: asked.kind.to_owned() });
+        }
+        pass(Step::Kind, format!("of a file system of type {}", asked.kind));
+        asked.ways().try_for_each(|way| self.names(way))?;
         pass(Step::Names, "no name on its way is blocked".to_owned());
-        let root = self.nearest_root(way).ok_or(Refusal::NoRoot)?;
+        let root = self.nearest_root(asked.way).ok_or(Refusal::NoRoot)?;
         pass(Step::Root, format!("{} is in the allowlist", root.path));
         if write && !root.read_write {
             return Err(Refusal::ReadOnly { root: root.path.clone() });
@@ -264,10 +317,17 @@ impl Policy {
     }
 }
 
+impl<'a> Asked<'a> {
+    fn ways(self) -> impl Iterator<Item = &'a Way> {
+        std::iter::once(self.way).chain(self.others)
+    }
+}
+
 impl Place {
-    fn admits(&self, way: &Way) -> Result<(), Refusal> {
-        let Some((_, folder)) = way.0.last() else { return Ok(()) };
-        let passes = |place: Identity| way.0.iter().any(|(_, step)| *step == place);
+    fn admits(&self, asked: Asked<'_>) -> Result<(), Refusal> {
+        let Some((_, folder)) = asked.way.0.last() else { return Ok(()) };
+        let passes =
+            |place: Identity| asked.ways().flat_map(|way| &way.0).any(|(_, step)| *step == place);
         let relation = match self.own {
             Some(own) if own == *folder => Relation::Is,
             _ if self.above.contains(folder) => Relation::Contains,

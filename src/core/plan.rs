@@ -86,6 +86,8 @@ pub struct CellPlan {
     pub landlock_rules: usize,
     /// Limits that the owner accepted to do without.
     pub accept_without: Vec<Controller>,
+    /// What makes the cell's mounts.
+    pub runtime: Runtime,
 }
 
 /// A file or directory of the host's in a cell.
@@ -97,8 +99,73 @@ pub struct PlannedMount {
     pub destination: String,
     /// Whether the cell may only read it.
     pub read_only: bool,
+    /// The type of its file system, as the host has it.
+    pub kind: String,
     /// Device number of the handle that the host opened.
     pub device: u64,
     /// Inode number of the same.
     pub inode: u64,
+}
+
+/// The OCI runtime that Podman has containers made by.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Runtime {
+    /// `crun`, `runc`.
+    pub name: String,
+    /// Its version: `1.8.1`.
+    pub version: String,
+}
+
+impl Runtime {
+    /// The first release of crun that sets them on what may be written, too.
+    const CRUN: [u32; 3] = [1, 11, 1];
+
+    /// From its name, and what it says of its version: `crun version 1.8.1`, and more lines.
+    pub fn new(name: &str, said: &str) -> Self {
+        let mut words = said.split_whitespace();
+        let version = words.find(|word| word.starts_with(|c: char| c.is_ascii_digit()));
+        Self { name: name.to_owned(), version: version.unwrap_or_default().to_owned() }
+    }
+
+    /// Whether a folder that a cell may write gets `nosuid` and `nodev`, as one that it may only
+    /// read always does. In a user namespace an older crun leaves them out, and asks nobody.
+    /// Without them a device file, which only root could have put there, is kept from the cell by
+    /// its permissions alone; setuid does nothing in any cell.
+    pub fn restricts_writable(&self) -> bool {
+        if self.name != "crun" {
+            return true;
+        }
+        let mut parts = self.version.split('.').map(|part| part.parse().unwrap_or_default());
+        let found: [u32; 3] = std::array::from_fn(|_| parts.next().unwrap_or_default());
+        found >= Self::CRUN
+    }
+}
+
+impl fmt::Display for Runtime {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.name, self.version)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_old_crun_is_known_by_what_it_says_of_itself() {
+        for (name, said, restricts) in [
+            ("crun", "crun version 1.8.1\ncommit: f8a096be\nrundir: /run/user/1000/crun", false),
+            ("crun", "crun version 1.11", false),
+            ("crun", "crun version 1.11.1", true),
+            ("crun", "crun version 1.21\ncommit: 10269840", true),
+            ("crun", "crun version 2", true),
+            // What does not say is taken for an old one.
+            ("crun", "", false),
+            ("runc", "runc version 1.1.5+ds1\ncommit: 1.1.5", true),
+        ] {
+            let runtime = Runtime::new(name, said);
+            assert_eq!(runtime.restricts_writable(), restricts, "{runtime}");
+        }
+        assert_eq!(Runtime::new("crun", "crun version 1.8.1\nx").to_string(), "crun 1.8.1");
+    }
 }

@@ -26,7 +26,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::limits::{COUNT_AGAIN, COUNT_FILES, QUICKLY_COUNTED, QUOTA_SLACK};
+use super::limits::{COUNT_AGAIN, COUNT_FILES, DISK_FILES, QUICKLY_COUNTED, QUOTA_SLACK};
 
 /// A part of the time that counts may take: one in so many.
 const OLD: u32 = 100;
@@ -124,12 +124,35 @@ pub enum Exceeded {
         folder: &'static str,
     },
     /// The file system is nearly full, with whatever it is.
+    #[error(transparent)]
+    Disk(#[from] Low),
+    /// That of a folder of the owner's is.
+    #[error("{folder}: {low}")]
+    Granted {
+        /// Where the cell has it.
+        folder: String,
+        /// What it lacks.
+        #[source]
+        low: Low,
+    },
+}
+
+/// What a file system that is nearly full lacks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Low {
+    /// Room.
     #[error("only {} of the disk are free, and {} must stay free", size(*free), size(*floor))]
-    Disk {
+    Bytes {
         /// What is free, in bytes.
         free: u64,
         /// What must stay free.
         floor: u64,
+    },
+    /// Files.
+    #[error("only {free} more files can be made on the disk, and {DISK_FILES} must stay free")]
+    Files {
+        /// How many can be made.
+        free: u64,
     },
 }
 
@@ -153,15 +176,18 @@ pub const WORKSPACE: &str = "workspace";
 /// The folder of one conversation's transcripts.
 pub const TRANSCRIPTS: &str = "folder of transcripts";
 
-/// Whether less is free than must be.
+/// Whether as much is free as must be: `floor` bytes, and some files, unless nothing need be.
 ///
 /// # Errors
-/// [`Exceeded::Disk`].
-pub const fn enough(free: Free, floor: u64) -> Result<(), Exceeded> {
-    if free.bytes < floor {
-        return Err(Exceeded::Disk { free: free.bytes, floor });
+/// What is lacking.
+pub const fn enough(free: Free, floor: u64) -> Result<(), Low> {
+    match free {
+        Free { bytes, .. } if bytes < floor => Err(Low::Bytes { free: bytes, floor }),
+        Free { files: Some(files), .. } if files < DISK_FILES && floor > 0 => {
+            Err(Low::Files { free: files })
+        }
+        _ => Ok(()),
     }
-    Ok(())
 }
 
 /// What a count has found.
@@ -425,5 +451,12 @@ mod tests {
         assert_eq!(enough(START, START.bytes), Ok(()));
         let low = enough(START, START.bytes + 1).err().map(|e| e.to_string());
         assert!(low.unwrap_or_default().starts_with("only 100.0 GiB of the disk are free"));
+        let files = |files| Free { files, ..START };
+        assert_eq!(enough(files(Some(DISK_FILES)), 1), Ok(()));
+        assert_eq!(enough(files(None), 1), Ok(()));
+        let few = Low::Files { free: DISK_FILES - 1 };
+        assert_eq!(enough(files(Some(DISK_FILES - 1)), 1), Err(few));
+        assert!(few.to_string().starts_with("only 19999 more files can be made"));
+        assert_eq!(enough(files(Some(0)), 0), Ok(()), "nothing need be free");
     }
 }

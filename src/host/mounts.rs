@@ -8,6 +8,7 @@
 //! | the allowlist is not the owner's alone, or not of its form | nothing is granted |
 //! | a root is missing, or has a link on its way | that root allows nothing |
 //! | a folder is missing, or has a link on its way | it is refused |
+//! | a program makes a socket in a granted folder | the next run is without the folder; this one's cell can connect |
 //! | a folder is another one by the time it is mounted | the preflight finds another inode |
 //!
 //! A place is refused with whatever contains it, so that nobody can exchange it either: also on the
@@ -18,6 +19,7 @@ mod elsewhere;
 pub mod file;
 pub mod inside;
 pub mod open;
+mod sockets;
 
 use std::path::{Path, PathBuf};
 
@@ -28,7 +30,8 @@ use super::paths;
 use crate::core::mounts::allowlist::Allowlist;
 use crate::core::mounts::blocked::Blocked;
 use crate::core::mounts::folder::{FolderPath, InvalidFolder};
-use crate::core::mounts::{Passed, Place, Policy, Refusal, Root, Step};
+use crate::core::mounts::kinds::Kinds;
+use crate::core::mounts::{Asked, Passed, Place, Policy, Refusal, Root, Step};
 
 /// What nobody grants: where, what it is, whether what lies in it is refused, too.
 const MACHINE: [(&str, &str, bool); 7] = [
@@ -62,6 +65,7 @@ pub struct Guard {
     config: PathBuf,
     home: FolderPath,
     blocked: Vec<Blocked>,
+    kinds: Kinds,
     places: Vec<(PathBuf, &'static str, bool)>,
 }
 
@@ -71,6 +75,9 @@ pub enum GuardError {
     /// The shipped list of names is broken; a test keeps that from happening.
     #[error("data/blocked.json is not of its form")]
     Blocked(#[source] serde_json::Error),
+    /// The shipped list of file systems is broken; a test keeps that from happening.
+    #[error("data/file-systems.json is not of its form")]
+    Kinds(#[source] serde_json::Error),
     /// The owner's home cannot be written in an allowlist.
     #[error("your home is no folder that could be granted from")]
     Home(#[source] InvalidFolder),
@@ -88,6 +95,7 @@ pub struct Rules {
     /// What it allows.
     pub roots: Vec<ListedRoot>,
     home: FolderPath,
+    mounts: Mounts,
 }
 
 /// A root of the allowlist.
@@ -144,7 +152,8 @@ impl Guard {
         places.extend(paths::program().map(|path| (path, "NoClaw's own program", true)));
         let home = home.to_string_lossy().into_owned().try_into().map_err(GuardError::Home)?;
         let blocked = Blocked::built_in().map_err(GuardError::Blocked)?;
-        Ok(Self { config, home, blocked, places })
+        let kinds = Kinds::shipped().map_err(GuardError::Kinds)?;
+        Ok(Self { config, home, blocked, kinds, places })
     }
 
     /// The path from `/` of a folder.
@@ -178,6 +187,9 @@ impl Guard {
             Some(place(&mounts, &home.join(blocked.pattern.path()?), &blocked.reason, true))
         });
         let places = own.chain(storage).chain(private).collect();
+        let sockets = sockets::bound();
+        let sockets = sockets.iter().map(|path| place(&mounts, path, sockets::WHAT, true));
+        let sockets = sockets.filter(|socket| socket.own.is_some()).collect();
         blocked.extend(allowlist.blocked.into_iter().map(Blocked::by_owner));
         let listed = allowlist.roots.into_iter().map(|root| ListedRoot {
             opened: Opened::folder(Path::new(self.whole(&root.path).as_str())),
@@ -190,11 +202,18 @@ impl Guard {
             Some(Root { path: root.path.to_string(), own, read_write: root.read_write })
         });
         Ok(Rules {
-            policy: Policy { places, blocked, roots: roots.collect() },
+            policy: Policy {
+                places,
+                sockets,
+                kinds: self.kinds.clone(),
+                blocked,
+                roots: roots.collect(),
+            },
             file: self.config.join(file::NAME),
             exists,
             roots: listed,
             home: self.home.clone(),
+            mounts,
         })
     }
 }
@@ -208,7 +227,9 @@ impl Rules {
         };
         let found = format!("{}, with no link on its way", opened.path());
         let mut passed = vec![Passed { step: Step::Path, found }];
-        let decision = self.policy.decide(opened.way(), read_write);
+        let others = self.mounts.ways(Path::new(opened.path()));
+        let asked = Asked { way: opened.way(), others: &others, kind: opened.kind() };
+        let decision = self.policy.decide(asked, read_write);
         passed.extend(decision.passed);
         Judged { passed, result: decision.verdict.map(|()| opened).map_err(Denied::from) }
     }

@@ -93,12 +93,22 @@ fn confine(reach: &Reach<'_>) -> Result<Landlock, SandboxError> {
         let failed = |source| SandboxError::Make { path: own.to_owned(), source };
         owned::make_directory(own).map_err(failed)?;
     }
+    if reach.socket.parent().is_some_and(|folder| holds_more(folder, reach.socket)) {
+        let words =
+            "the socket should have a folder of its own: the service could remove what else";
+        tracing::warn!(socket = %reach.socket.display(), "{words} lies in this one");
+    }
     let ports = Ports { bind: reach.listen.into_iter().collect(), connect: vec![reach.model, DNS] };
     let landlock = restrict(&rules(reach)?, &ports)?;
     match fs::read_dir("/") {
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Ok(landlock),
         _ => Err(SandboxError::Open),
     }
+}
+
+fn holds_more(folder: &Path, socket: &Path) -> bool {
+    let mut entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    entries.any(|entry| Some(entry.file_name().as_os_str()) != socket.file_name())
 }
 
 /// The table with its names filled in, without what is not there.
@@ -177,7 +187,10 @@ mod tests {
 
             fs::write(base.join("state/db"), "rows")?;
             fs::rename(base.join("state/db"), base.join("state/db2"))?;
-            fs::write(base.join("run/pid"), "1")?;
+            let socket = UnixListener::bind(base.join("run/noclaw.sock"))?;
+            UnixStream::connect(base.join("run/noclaw.sock"))?;
+            fs::remove_file(base.join("run/noclaw.sock"))?;
+            drop(socket);
             assert_eq!(fs::read_to_string(base.join("config/instructions.md"))?, "be kind");
             UnixStream::connect(base.join("podman/podman.sock"))?;
             drop(podman);
@@ -186,6 +199,8 @@ mod tests {
 
             assert!(refused(fs::read_dir(base)), "listed a folder of the owner's");
             assert!(refused(fs::write(base.join("new"), "")), "made a file of the owner's");
+            assert!(refused(fs::write(base.join("run/new"), "")), "made a file beside its socket");
+            assert!(refused(fs::read_dir(base.join("run"))), "listed what is beside its socket");
             assert!(refused(fs::write(base.join("config/mount-allowlist.json"), "{}")));
             assert!(refused(fs::read(base.join("key"))), "read the key");
             assert!(refused(fs::remove_file(base.join("podman/podman.sock"))));

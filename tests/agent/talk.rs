@@ -94,6 +94,7 @@ impl Place {
 
     async fn plan(&self, run: RunId) -> Result<CellPlan> {
         let image = cell::image::current(self.cells.podman()).await?;
+        let runtime = self.cells.engine().info().await?.runtime;
         let launcher = PathBuf::from(ground("NOCLAW_TEST_LAUNCHER")?).canonicalize()?;
         let folder = |name, destination: &str| -> Result<PlannedMount> {
             let path = self.path(name).canonicalize()?;
@@ -121,6 +122,7 @@ impl Place {
             landlock_rules: job.confinement.landlock.len(),
             environment: job.env.into_keys().collect(),
             accept_without: without.map(str::parse).collect::<std::result::Result<_, _>>()?,
+            runtime,
         })
     }
 

@@ -76,7 +76,7 @@ impl<'a> Life<'a> {
         house.args(&["--model-api", &model.url]);
         house.args(&["--budget-run", "1000", "--budget-user", "100000", "--budget", "100000"]);
         house.args(&["--queue", "1000", "--max-cells", "3", "--stop-time", "1"]);
-        house.env("NOCLAW_TEST_PAGES", &house.path("pages").display().to_string());
+        house.env("NOCLAW_TEST_PAGES", &house.point("pages")?.display().to_string());
         let ledger = Ledger::default();
         let mut life = Self { house, model, ledger, senders: Vec::new(), starts: 0, requests: 0 };
         life.open()?;
@@ -115,9 +115,9 @@ impl<'a> Life<'a> {
     fn prepare(&mut self, card: Card, random: &mut Random) -> Result {
         match card {
             Card::KillAt(point) => {
-                fs::remove_file(self.house.path("paused")).ok();
+                fs::remove_file(self.house.point("paused")?).ok();
                 self.house.close()?;
-                let pause = format!("{point}:{}", self.house.path("paused").display());
+                let pause = format!("{point}:{}", self.house.point("paused")?.display());
                 self.house.env("NOCLAW_TEST_PAUSE", &pause);
                 self.open()
             }
@@ -125,7 +125,7 @@ impl<'a> Life<'a> {
                 self.house.close()?;
                 let database = fs::metadata(self.house.path("state/noclaw.db"))?.len();
                 let pages = database / PAGE_BYTES + random.below(PAGES);
-                fs::write(self.house.path("pages"), pages.to_string())?;
+                fs::write(self.house.point("pages")?, pages.to_string())?;
                 self.open()
             }
             _ => Ok(()),
@@ -140,7 +140,7 @@ impl<'a> Life<'a> {
                 self.killed()
             }
             Card::KillAt(point) => {
-                let paused = self.house.path("paused");
+                let paused = self.house.point("paused")?;
                 until(point, || paused.exists().then_some(()))?;
                 random.pass(300);
                 self.house.env("NOCLAW_TEST_PAUSE", "");
@@ -169,7 +169,7 @@ impl<'a> Life<'a> {
             }
             Card::Disk => {
                 random.pass(MOMENT_MS);
-                Ok(fs::remove_file(self.house.path("pages"))?)
+                Ok(fs::remove_file(self.house.point("pages")?)?)
             }
         }
     }

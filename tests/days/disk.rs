@@ -16,13 +16,13 @@ const PAGE: u64 = 4096;
 /// Has the next writer of a closed house's database find room for so many pages more.
 fn leave_room(house: &House, pages: u64) -> Result {
     let used = fs::metadata(house.path("state/noclaw.db"))?.len() / PAGE;
-    Ok(fs::write(house.path("pages"), (used + pages).to_string())?)
+    Ok(fs::write(house.point("pages")?, (used + pages).to_string())?)
 }
 
 /// A service whose disk can be full.
 fn house(args: &[&str]) -> Result<House> {
     let mut house = House::closed(&ground("NOCLAW_PODMAN")?, args)?;
-    let pages = house.path("pages").display().to_string();
+    let pages = house.point("pages")?.display().to_string();
     house.env("NOCLAW_TEST_PAGES", &pages);
     house.open()?;
     Ok(house)
@@ -47,7 +47,7 @@ fn a_full_disk_refuses_a_message_and_keeps_nothing_of_it() -> Result {
     let send = house.noclaw(&["send"]).stdin(fs::File::open(&file)?).output()?;
     assert_eq!(send.status.code(), Some(75), "{}", told(&send));
     assert_eq!(house.get("/v1/runs")?.body, before, "a refused message was kept");
-    fs::remove_file(house.path("pages"))?;
+    fs::remove_file(house.point("pages")?)?;
     let send = house.noclaw(&["send"]).stdin(fs::File::open(&file)?).output()?;
     assert!(send.status.success() && send.stdout.len() > long.len(), "there is room again");
     assert_well(&house)
@@ -70,7 +70,7 @@ fn a_reply_that_finds_no_room_is_written_when_there_is() -> Result {
         house.logged().contains("cannot write the outcome").then_some(())
     })?;
     assert_eq!(house.show(&run)?["status"], "running", "it has no outcome yet");
-    fs::remove_file(house.path("pages"))?;
+    fs::remove_file(house.point("pages")?)?;
     let run = becomes(&house, &run, "answered")?;
     assert_eq!(run["reply"].as_str().map(str::len), Some(REPLY));
     assert_gone(&house)?;

@@ -111,7 +111,7 @@ fn a_grant_ends_with_its_root_and_its_folder_and_the_run_goes_on_without() -> Re
 fn a_folder_that_is_exchanged_before_it_is_mounted_starts_no_agent() -> Result {
     let recorder = Recorder::start(|_, _| Say::Text("answered".to_owned()))?;
     let mut home = Home::new(&recorder.url)?;
-    let pause = home.house.path("pause");
+    let pause = home.house.point("pause")?;
     home.house.key("canary")?;
     home.house.env("NOCLAW_TEST_PAUSE", &format!("prepared:{}", pause.display()));
     let home = home.open()?;

@@ -42,7 +42,7 @@ fn the_command_line_says_step_by_step_what_would_be_granted() -> Result {
         (&checked["granted"], &checked["refused"]["step"]),
         (&json!(false), &json!("access"))
     );
-    assert_eq!(checked["passed"].as_array().map(Vec::len), Some(4), "{checked}");
+    assert_eq!(checked["passed"].as_array().map(Vec::len), Some(5), "{checked}");
     let listed = json(&["mount", "list", "--json"])?;
     assert_eq!(listed["roots"][1]["read_write"], true, "{listed}");
     for list in ["blocked", "refused"] {

@@ -6,19 +6,23 @@ use std::path::PathBuf;
 use std::process::Command;
 
 use serde_json::{Value, json};
+use tempfile::TempDir;
 
 use crate::support::{Answer, House, Result, ground};
 
 /// A house with an allowlist and the folders `ro`, `rw`, `other` in `folders`, each with a file.
 pub struct Home {
     pub house: House,
+    /// In no place of the service's own.
     pub folders: PathBuf,
+    _folders: TempDir,
 }
 
 impl Home {
     pub fn new(model: &str) -> Result<Self> {
         let house = House::closed(&ground("NOCLAW_PODMAN")?, &["--model-api", model])?;
-        let folders = house.path("folders");
+        let owner = tempfile::tempdir()?;
+        let folders = owner.path().join("folders");
         for folder in ["ro", "rw/inner", "other", "keys/.ssh", "x"] {
             fs::create_dir_all(folders.join(folder))?;
         }
@@ -29,7 +33,7 @@ impl Home {
         let folders = folders.canonicalize()?;
         fs::create_dir(house.path("config"))?;
         fs::set_permissions(house.path("config"), Permissions::from_mode(0o700))?;
-        let home = Self { house, folders };
+        let home = Self { house, folders, _folders: owner };
         home.allow(&json!([
             {"path": home.folders}, {"path": home.folders.join("rw"), "allowReadWrite": true}
         ]))?;

@@ -2,6 +2,7 @@
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{PermissionsExt, symlink};
+use std::os::unix::net::UnixListener;
 use std::process::Command;
 
 use serde_json::{Value, json};
@@ -111,38 +112,125 @@ fn an_allowlist_that_is_not_the_owners_alone_grants_nothing() -> Result {
     Ok(())
 }
 
-/// A folder by another path: in a mount namespace of the test's own, where it may mount.
+#[test]
+fn an_exchanged_configuration_is_out_of_reach_until_a_restart_and_that_is_said() -> Result {
+    let mut home = Home::new("demo")?.open()?;
+    exits(&home.house.noclaw(&["user", "add", "ann"]).output()?, 0);
+    home.granted("ann", "ro", false)?;
+    let (config, aside) = (home.house.path("config"), home.house.path("aside"));
+    let copied = Command::new("cp").arg("-a").args([&config, &aside]).status()?;
+    assert!(copied.success());
+    let status =
+        |home: &Home| -> Result<String> { Ok(exits(&home.house.noclaw(&["status"]).output()?, 0)) };
+    assert!(!status(&home)?.contains("folders"), "{}", status(&home)?);
+    fs::rename(&config, home.house.path("old"))?;
+    fs::rename(&aside, &config)?;
+    for said in [home.mounts("ann")?[0]["refused"].to_string(), status(&home)?] {
+        assert!(said.contains("exchanged after the service had started"), "{said}");
+    }
+    assert!(status(&home)?.contains("restart the service"), "{}", status(&home)?);
+    assert_eq!(home.shell("ann", "ls /mounts 2>/dev/null; echo end")?, "end");
+    home.house.close()?;
+    home.house.open()?;
+    assert_eq!(home.shell("ann", "ls /mounts 2>/dev/null; echo end")?, "ro\nend");
+    Ok(())
+}
+
+/// What `mount check` says once a shell has mounted something, in a mount namespace of its own.
+fn after(home: &Home, mounts: &str, state: &str, folder: &str, status: i32) -> Result<String> {
+    let script = format!("{mounts} && exec \"$@\"");
+    let mut command = Command::new("unshare");
+    command.args(["--map-root-user", "--mount", "--pid", "--fork", "sh", "-euc", &script, "sh"]);
+    command.args([crate::support::NOCLAW, "mount", "check", folder, "--state", state]);
+    let asked = home.noclaw(&[])?;
+    command.envs(asked.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    Ok(exits(&command.output()?, status))
+}
+
+/// A folder by another path.
 #[test]
 fn another_mount_of_a_place_is_the_place() -> Result {
     let home = Home::new("demo")?;
-    let check = |mount: &str, state: &str, folder: &str, status| -> Result<String> {
-        let script = format!("mount --bind {mount} && exec \"$@\"");
-        let mut command = Command::new("unshare");
-        command.args(["--map-root-user", "--mount", "sh", "-euc", &script, "sh"]);
-        command.args([crate::support::NOCLAW, "mount", "check", folder, "--state", state]);
-        let asked = home.noclaw(&[])?;
-        command.envs(asked.get_envs().filter_map(|(name, value)| Some((name, value?))));
-        Ok(exits(&command.output()?, status))
+    let check = |mount: &str, state: &str, folder: &str, status| {
+        after(&home, &format!("mount --bind {mount}"), state, folder, status)
     };
-    for folder in ["disk/around/state/users", "x/there"] {
+    for folder in ["disk/around/state/users", "x/there", "keys/.ssh/inner"] {
         fs::create_dir_all(home.folders.join(folder))?;
     }
     let (disk, there) = (home.path("disk"), home.path("x/there"));
     let (around, state) = (home.path("disk/around"), home.path("disk/around/state"));
+    let own = "NoClaw's state";
     for (mount, state, folder, words) in [
         // The state by another path, what contains it, and what lies in it.
-        (format!("{state} {there}"), &state, there.clone(), "it is "),
-        (format!("{around} {there}"), &state, there.clone(), "it contains "),
-        (format!("{state} {there}"), &state, format!("{there}/users"), "it lies in "),
+        (format!("{state} {there}"), &state, there.clone(), ["it is ", own]),
+        (format!("{around} {there}"), &state, there.clone(), ["it contains ", own]),
+        (format!("{state} {there}"), &state, format!("{there}/users"), ["it lies in ", own]),
+        // A part of it, of the machine's, and of what has a blocked name.
+        (format!("{state}/users {there}"), &state, there.clone(), ["it lies in ", own]),
+        (format!("/etc/ssl {there}"), &state, there.clone(), ["it lies in /etc", ""]),
+        (
+            format!("{} {there}", home.path("keys/.ssh/inner")),
+            &state,
+            there.clone(),
+            [".ssh is blocked", "SSH"],
+        ),
         // The service has its state by the other path; its disk shows it here.
-        (format!("{state} {there}"), &there, state.clone(), "it is "),
-        (format!("{state} {there}"), &there, around.clone(), "it contains "),
-        (format!("{state} {there}"), &there, disk, "it contains "),
+        (format!("{state} {there}"), &there, state.clone(), ["it is ", own]),
+        (format!("{state} {there}"), &there, around.clone(), ["it contains ", own]),
+        (format!("{state} {there}"), &there, disk, ["it contains ", own]),
     ] {
         let said = check(&mount, state, &folder, 77)?;
-        assert!(said.contains(words) && said.contains("NoClaw's state"), "{folder}: {said}");
+        assert!(words.iter().all(|word| said.contains(word)), "{folder}: {said}");
     }
     let twin = check(&format!("{} {there}", home.path("ro")), &state, &there, 0)?;
     assert!(twin.contains("granted "), "{twin}");
+    Ok(())
+}
+
+#[test]
+fn what_the_kernel_shows_of_itself_is_not_granted_wherever_it_is_mounted() -> Result {
+    let home = Home::new("demo")?;
+    let (there, state) = (home.path("x"), home.path("state"));
+    for (kind, folder) in [("proc", there.clone()), ("proc", format!("{there}/1"))] {
+        let said = after(&home, &format!("mount -t {kind} {kind} {there}"), &state, &folder, 77)?;
+        let words = format!("REFUSED kind    it is of a file system of type {kind}");
+        assert!(said.contains(&words), "{said}");
+    }
+    let twin = after(&home, &format!("mount -t tmpfs x {there}"), &state, &there, 0)?;
+    assert!(twin.contains("ok      kind    of a file system of type tmpfs"), "{twin}");
+    Ok(())
+}
+
+#[test]
+fn a_folder_with_a_socket_in_it_is_not_granted_and_a_run_is_without_it() -> Result {
+    let home = Home::new("demo")?.open()?;
+    exits(&home.house.noclaw(&["user", "add", "ann"]).output()?, 0);
+    home.granted("ann", "ro", false)?;
+    let look = || home.shell("ann", "ls /mounts 2>/dev/null; echo end");
+    assert_eq!(look()?, "ro\nend");
+    fs::create_dir(home.folders.join("ro/deep"))?;
+    let socket = home.folders.join("ro/deep/a program.sock");
+    let listener = UnixListener::bind(&socket)?;
+    assert_eq!(look()?, "end", "a cell of ann's could connect");
+    let mounts = home.mounts("ann")?;
+    let why = mounts[0]["refused"].as_str().unwrap_or_default();
+    assert!(why.contains("a program.sock, a socket that a program has"), "{why}");
+    for folder in ["ro", "ro/deep"] {
+        let answer = home.grant("ann", folder, false)?;
+        assert_eq!((answer.status, answer.problem()?.as_str()), (409, "mount-refused"), "{folder}");
+        let said = exits(&home.noclaw(&["mount", "check", &home.path(folder)])?.output()?, 77);
+        assert!(said.contains("REFUSED places") && said.contains("a program.sock"), "{said}");
+    }
+    // Nobody has it, or somebody whom this network does not list: only looking finds it.
+    drop(listener);
+    let add = ["user", "mount", "add", "ann", &home.path("ro/deep")];
+    let commands = [home.noclaw(&["mount", "check", &home.path("ro")])?, home.house.noclaw(&add)];
+    for mut command in commands {
+        let said = exits(&command.output()?, 77);
+        assert!(said.contains("it holds the socket ") && said.contains("hint: "), "{said}");
+    }
+    fs::remove_file(&socket)?;
+    assert_eq!(look()?, "ro\nend");
+    exits(&home.house.noclaw(&add).output()?, 0);
     Ok(())
 }

@@ -161,8 +161,18 @@ impl House {
         self.dir.path().join(name)
     }
 
+    /// In a folder of its own, as it is where nobody says otherwise.
     pub fn socket(&self) -> PathBuf {
-        self.path("noclaw.sock")
+        self.path("run/noclaw.sock")
+    }
+
+    /// A file by which a test and the service tell each other where they are: where the service
+    /// may write.
+    pub fn point(&self, name: &str) -> Result<PathBuf> {
+        let state = self.path("state");
+        fs::create_dir_all(&state)?;
+        fs::set_permissions(&state, fs::Permissions::from_mode(0o700))?;
+        Ok(state.join(name))
     }
 
     fn log(&self) -> PathBuf {

@@ -94,6 +94,8 @@ pub enum Access {
     ReadExecute,
     /// Connect to the Unix sockets there (restricted by ABI 9 and newer only).
     Connect,
+    /// Make Unix sockets, connect to them, and remove files: nothing is read.
+    Sockets,
     /// Read, write and control an existing file or device.
     ReadWrite,
     /// All but execute.

@@ -103,6 +103,7 @@ fn rights(access: Access) -> BitFlags<AccessFs> {
         Access::Read => AccessFs::ReadFile | AccessFs::ReadDir,
         Access::ReadExecute => AccessFs::from_read(NEWEST),
         Access::Connect => AccessFs::ResolveUnix.into(),
+        Access::Sockets => AccessFs::MakeSock | AccessFs::RemoveFile | AccessFs::ResolveUnix,
         Access::ReadWrite => {
             AccessFs::ReadFile
                 | AccessFs::ReadDir

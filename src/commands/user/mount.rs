@@ -1,11 +1,17 @@
 //! `noclaw user mount`: which of the owner's folders a user's cells see.
 
+use std::path::Path;
+
 use super::super::client::Client;
 use super::super::{Ended, Failure, block_on, complain, mount, print, print_json};
 use crate::channels::mounts::{MountBody, MountList, MountView};
 use crate::core::ids::UserName;
 use crate::core::mounts::access;
+use crate::core::mounts::blocked::Blocked;
+use crate::core::mounts::folder::FolderPath;
 use crate::core::problem::ExitStatus;
+use crate::host::mounts::inside;
+use crate::host::mounts::open::Opened;
 
 /// `noclaw user mount`
 #[derive(Debug, clap::Subcommand)]
@@ -76,16 +82,27 @@ fn at(user: &UserName) -> String {
 
 fn add(args: &Add) -> Ended {
     let body = MountBody { path: mount::folder(&args.path)?, read_write: args.rw };
+    let notes = look(&body.path)?;
     let made: MountView =
         block_on(async { args.client.post(&at(&args.user), &body).await?.json() })?;
     match args.json {
         true => print_json(&made),
         false => {
             print(&made.in_cell);
-            made.notes.iter().for_each(|note| complain(note, None));
+            notes.iter().for_each(|note| complain(note, None));
         }
     }
     Ok(ExitStatus::Ok)
+}
+
+/// What a folder holds: the service may not look. What cannot be opened it refuses itself.
+fn look(path: &FolderPath) -> Result<Vec<String>, Failure> {
+    let Ok(opened) = Opened::folder(Path::new(path.as_str())) else { return Ok(Vec::new()) };
+    let blocked = Blocked::built_in().map_err(|error| Failure::of(ExitStatus::Failed, &error))?;
+    inside::look(&opened, &blocked).notes().map_err(|refusal| {
+        let message = format!("{path} is not granted: {refusal}");
+        Failure::new(ExitStatus::NotAllowed, message).hint(refusal.hint())
+    })
 }
 
 fn list(args: &List) -> Ended {

@@ -1,6 +1,7 @@
 //! Names that nobody's cell sees, wherever they stand in a path: one name, several in a row
-//! (`.config/gh`), or everything that ends so (`*.pem`). There are no other patterns: what they
-//! match can be read off them. Letters of either case are the same, as on some file systems.
+//! (`.config/gh`), everything that ends so (`*.pem`), or that begins so (`.env.*`). There are no
+//! other patterns: what they match can be read off them. Letters of either case are the same, in
+//! any alphabet, as on some file systems.
 
 use std::fmt;
 
@@ -13,7 +14,7 @@ const BUILT_IN: &str = include_str!("../../../data/blocked.json");
 /// What would be more than a name to a shell.
 const WILD: [char; 6] = ['*', '?', '[', ']', '{', '}'];
 
-/// A name, names in a row, or `*.EXTENSION`.
+/// A name, names in a row, `*.EXTENSION`, or `NAME.*`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Pattern(String);
@@ -22,7 +23,7 @@ pub struct Pattern(String);
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidPattern {
     /// It has another wildcard than the one there is.
-    #[error("the pattern {0:?} has a wildcard: write a whole name, or `*.` and how a name ends")]
+    #[error("the pattern {0:?} has a wildcard: write a whole name, `*.EXTENSION` or `NAME.*`")]
     Wild(String),
     /// It is no name, or not one after the other.
     #[error("the pattern {0:?} is no name: write one as `.ssh`, or several as `.config/gh`")]
@@ -94,11 +95,18 @@ impl Pattern {
 }
 
 fn is(name: &str, part: &str) -> bool {
-    let Some(end) = part.strip_prefix('*') else {
-        return name.eq_ignore_ascii_case(part);
-    };
-    let begin = name.len().checked_sub(end.len());
-    begin.and_then(|at| name.get(at..)).is_some_and(|last| last.eq_ignore_ascii_case(end))
+    let (name, part) = (folded(name), folded(part));
+    match (part.strip_prefix('*'), part.strip_suffix('*')) {
+        (Some(end), _) => name.ends_with(end),
+        (None, Some(begin)) => name.starts_with(begin),
+        (None, None) => name == part,
+    }
+}
+
+/// Without the difference of cases. Up and down again, so that letters of which only one case has
+/// a form of its own become the same: `ſ` is an `s`.
+fn folded(text: &str) -> String {
+    text.to_uppercase().to_lowercase()
 }
 
 impl TryFrom<String> for Pattern {
@@ -112,12 +120,12 @@ impl TryFrom<String> for Pattern {
             return Err(InvalidPattern::Control(text));
         }
         let (before, last) = text.rsplit_once('/').unwrap_or(("", &text));
-        let extension = last.strip_prefix("*.");
-        if before.contains(WILD) || extension.unwrap_or(last).contains(WILD) {
+        let part = last.strip_prefix("*.").or_else(|| last.strip_suffix(".*"));
+        if before.contains(WILD) || part.unwrap_or(last).contains(WILD) {
             return Err(InvalidPattern::Wild(text));
         }
         let is_name = |name: &str| !matches!(name, "" | "." | ".." | "~");
-        if extension == Some("") || !text.split('/').all(is_name) {
+        if part == Some("") || !text.split('/').all(is_name) {
             return Err(InvalidPattern::NoName(text));
         }
         Ok(Self(text))
@@ -168,6 +176,15 @@ mod tests {
             ("keys/*.pem", "keys/x/y.pem", None),
             ("*.ö", "srv/ü.ö", Some("ü.ö")),
             ("*.o", "srv/ö", None),
+            (".env.*", "srv/.env.local", Some(".env.local")),
+            (".env.*", "srv/.ENV.production.local/x", Some(".ENV.production.local")),
+            (".env.*", "srv/.env", None),
+            (".env.*", "srv/.envs", None),
+            (".env.*", "srv/x.env.y", None),
+            ("keys/a.*", "keys/a.b", Some("keys/a.b")),
+            (".ssh", "srv/.ſsh", Some(".ſsh")),
+            ("ÄRGER", "srv/ärger", Some("ärger")),
+            ("*.key", "srv/x.\u{212a}ey", Some("x.\u{212a}ey")),
         ] {
             let names: Vec<_> = path.split('/').collect();
             assert_eq!(pattern(text)?.find(&names).as_deref(), found, "{text} in {path}");

@@ -15,6 +15,11 @@ fn way(steps: &[(&str, u64)]) -> Way {
     Way(root.chain(steps.iter().map(|(name, inode)| ((*name).to_owned(), id(*inode)))).collect())
 }
 
+/// Of a folder that has one way, on a disk.
+fn decide(policy: &Policy, way: &Way, read_write: bool) -> Decision {
+    policy.decide(Asked { way, others: &[], kind: "ext4" }, read_write)
+}
+
 fn place(path: &str, above: &[u64], own: Option<u64>, closed: bool) -> Place {
     let above = above.iter().copied().map(id).collect();
     Place { path: path.to_owned(), what: "a place".to_owned(), own: own.map(id), above, closed }
@@ -35,6 +40,8 @@ fn house() -> Result<Policy> {
             place("/srv/ann/.local/state", &[1, 2, 3, 6], Some(7), true),
             place("/srv/ann/run/missing", &[1, 2, 3, 9], None, true),
         ],
+        sockets: vec![],
+        kinds: Kinds::shipped()?,
         blocked,
         roots: vec![root("~/projects", 4, false), root("~/projects/site", 5, true)],
     })
@@ -74,12 +81,12 @@ fn each_step_has_its_say() -> Result<()> {
         (below(&PROJECTS, &[("l", 6)]), false, "it contains /srv/ann/.local/state"),
     ];
     for (way, read_write, words) in cases {
-        let decision = policy.decide(&way, read_write);
+        let decision = decide(&policy, &way, read_write);
         let said =
             decision.verdict.as_ref().map_or_else(ToString::to_string, |()| "granted".into());
         assert!(said.starts_with(words) || said.contains(words), "{way:?}: {said}");
         let steps: Vec<_> = decision.passed.iter().map(|passed| passed.step).collect();
-        let all = [Step::Places, Step::Names, Step::Root, Step::Access];
+        let all = [Step::Places, Step::Kind, Step::Names, Step::Root, Step::Access];
         assert!(all.starts_with(&steps), "{steps:?}");
         if let Err(refusal) = decision.verdict {
             assert_eq!(all.get(steps.len()), Some(&refusal.step()), "the step after the last");
@@ -90,10 +97,46 @@ fn each_step_has_its_say() -> Result<()> {
 }
 
 #[test]
+fn another_way_counts_where_it_leads_into_something_and_not_where_a_root_is_on_it() -> Result<()> {
+    let policy = house()?;
+    // Bind mounts at ~/projects/x of what these ways lead to, each from the top of its disk.
+    for (other, words) in [
+        (way(&[("srv", 2), ("ann", 3), ("photos", 8), ("x", 20)]), "granted"),
+        (Way(vec![("state".into(), id(7)), ("x".into(), id(20))]), "it lies in /srv/ann/.local/s"),
+        (Way(vec![(String::new(), id(30)), (".ssh".into(), id(31)), ("x".into(), id(20))]), ".ssh"),
+    ] {
+        let way = below(&PROJECTS, &[("x", 20)]);
+        let asked = Asked { way: &way, others: &[other], kind: "ext4" };
+        let said = policy.decide(asked, false).verdict;
+        let said = said.map_or_else(|refusal| refusal.to_string(), |()| "granted".into());
+        assert!(said.contains(words), "{said}, not {words}");
+    }
+    let (elsewhere, root) = (way(&[("mnt", 30), ("x", 20)]), way(&PROJECTS));
+    let asked = Asked { way: &elsewhere, others: &[root], kind: "ext4" };
+    assert_eq!(policy.decide(asked, false).verdict, Err(Refusal::NoRoot));
+    Ok(())
+}
+
+#[test]
+fn a_socket_keeps_what_contains_it_out_and_the_kernels_files_are_nobodys() -> Result<()> {
+    let mut policy = house()?;
+    policy.sockets.push(place("/srv/ann/projects/site/s.sock", &[1, 2, 3, 4, 5], Some(9), true));
+    let projects = decide(&policy, &way(&PROJECTS), false).verdict;
+    let said = projects.err().ok_or("granted")?.to_string();
+    assert!(said.contains("it contains /srv/ann/projects/site/s.sock"), "{said}");
+    assert_eq!(decide(&policy, &below(&PROJECTS, &[("x", 20)]), false).verdict, Ok(()));
+    let way = below(&PROJECTS, &[("x", 20)]);
+    let asked = Asked { way: &way, others: &[], kind: "proc" };
+    let refused = policy.decide(asked, false).verdict;
+    assert_eq!(refused, Err(Refusal::Kind { kind: "proc".into() }));
+    Ok(())
+}
+
+#[test]
 fn nothing_is_granted_without_a_list() -> Result<()> {
     let policy = Policy { roots: Vec::new(), ..house()? };
-    assert_eq!(policy.decide(&way(&PROJECTS), false).verdict, Err(Refusal::NoRoot));
-    assert_eq!(policy.decide(&Way(Vec::new()), false).verdict, Err(Refusal::NoRoot));
+    assert_eq!(decide(&policy, &way(&PROJECTS), false).verdict, Err(Refusal::NoRoot));
+    assert_eq!(decide(&policy, &Way(Vec::new()), false).verdict, Err(Refusal::NoRoot));
     Ok(())
 }
 
@@ -105,12 +148,12 @@ fn the_nearest_root_decides_and_of_two_the_stricter() -> Result<()> {
     {
         let roots = vec![root("outer", 4, outer), root("inner", 5, inner)];
         let policy = Policy { roots, ..house()? };
-        assert_eq!(policy.decide(&site, true).verdict.is_ok(), writes, "{outer} {inner}");
-        assert_eq!(policy.decide(&site, false).verdict, Ok(()));
+        assert_eq!(decide(&policy, &site, true).verdict.is_ok(), writes, "{outer} {inner}");
+        assert_eq!(decide(&policy, &site, false).verdict, Ok(()));
     }
     for order in [[true, false], [false, true]] {
         let roots = order.map(|read_write| root("same", 5, read_write)).to_vec();
-        let verdict = Policy { roots, ..house()? }.decide(&site, true).verdict;
+        let verdict = decide(&Policy { roots, ..house()? }, &site, true).verdict;
         assert_eq!(verdict, Err(Refusal::ReadOnly { root: "same".to_owned() }));
     }
     Ok(())
@@ -130,6 +173,7 @@ prop_compose! {
             (prop::collection::vec(2_u64..12, 0..2), prop::option::of(2_u64..12), any::<bool>()),
             0..2,
         ),
+        sockets in prop::collection::vec(2_u64..12, 0..2),
         blocked in prop::collection::vec("[abc](/[abc])?", 0..2),
         roots in prop::collection::vec((1_u64..12, any::<bool>()), 0..5),
     ) -> Policy {
@@ -139,6 +183,8 @@ prop_compose! {
                 .iter()
                 .map(|(above, own, closed)| place("p", above, *own, *closed))
                 .collect(),
+            sockets: sockets.iter().map(|above| place("s", &[*above], None, true)).collect(),
+            kinds: Kinds::shipped().unwrap_or_default(),
             blocked: blocked.iter().filter_map(pattern).collect(),
             roots: roots.iter().map(|(own, write)| root("r", *own, *write)).collect(),
         }
@@ -150,27 +196,37 @@ proptest! {
 
     #[test]
     fn what_is_granted_is_in_a_root_in_no_place_and_has_no_blocked_name(
-        policy in any_policy(), way in any_way(), write in any::<bool>(),
+        policy in any_policy(), way in any_way(), other in any_way(), write in any::<bool>(),
+        is_disk in any::<bool>(),
     ) {
-        let granted = policy.decide(&way, write).verdict.is_ok();
+        let kind = if is_disk { "ext4" } else { "proc" };
+        let asked = Asked { way: &way, others: std::slice::from_ref(&other), kind };
+        let granted = policy.decide(asked, write).verdict.is_ok();
         let steps: Vec<Identity> = way.0.iter().map(|(_, step)| *step).collect();
+        let passed = |place: Identity| [&way, &other].iter().any(|way| {
+            way.0.iter().any(|(_, step)| *step == place)
+        });
         let folder = steps.last().copied();
         let in_root = |root: &Root| steps.contains(&root.own) && (root.read_write || !write);
         let touched = |place: &Place| {
             folder.is_some_and(|folder| place.own == Some(folder) || place.above.contains(&folder))
-                || place.closed && place.own.is_some_and(|own| steps.contains(&own))
+                || place.closed && place.own.is_some_and(passed)
         };
-        let text: Vec<_> = way.0.iter().map(|(name, _)| name.as_str()).collect();
-        let text = format!("{}/", text.join("/"));
-        let named = |b: &Blocked| text.contains(&format!("/{}/", b.pattern));
+        let text = |way: &Way| {
+            let names: Vec<_> = way.0.iter().map(|(name, _)| name.as_str()).collect();
+            format!("{}/", names.join("/"))
+        };
+        let named = |b: &Blocked| {
+            let name = format!("/{}/", b.pattern);
+            text(&way).contains(&name) || text(&other).contains(&name)
+        };
+        let mut refused = policy.places.iter().chain(&policy.sockets);
+        let against = refused.any(touched) || policy.blocked.iter().any(named) || !is_disk;
         if granted {
             prop_assert!(policy.roots.iter().any(in_root));
-            prop_assert!(!policy.places.iter().any(touched));
-            prop_assert!(!policy.blocked.iter().any(named));
+            prop_assert!(!against);
         } else if !write {
-            let nothing_against = !policy.places.iter().any(touched)
-                && !policy.blocked.iter().any(named);
-            prop_assert!(!(nothing_against && policy.roots.iter().any(in_root)));
+            prop_assert!(against || !policy.roots.iter().any(in_root));
         }
     }
 
@@ -178,7 +234,7 @@ proptest! {
     fn a_stricter_list_grants_nothing_new(
         policy in any_policy(), more in any_policy(), way in any_way(), write in any::<bool>(),
     ) {
-        let granted = |policy: &Policy, write| policy.decide(&way, write).verdict.is_ok();
+        let granted = |policy: &Policy, write| decide(policy, &way, write).verdict.is_ok();
         let mut stricter = policy.clone();
         stricter.places.extend(more.places);
         stricter.blocked.extend(more.blocked);

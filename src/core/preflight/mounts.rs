@@ -2,7 +2,7 @@
 //!
 //! | class | what must hold |
 //! |---|---|
-//! | ours: planned for the run | at its place, ro or rw as planned, of the device and inode that the host opened |
+//! | ours: planned for the run | at its place, ro or rw as planned, `nosuid,nodev` where the runtime sets them, of the type, device and inode that the host opened |
 //! | the kernel's: `data/cell.json` | its type, its options, its size; what every cell needs is there |
 //! | Podman's files: `data/cell.json` | read-only, and from the container's own folder of Podman's |
 
@@ -10,7 +10,7 @@ use noclaw_cell::preflight::Mount;
 
 use super::rules::KernelMount;
 use super::{Check, Shortfall};
-use crate::core::plan::{CellPlan, PlannedMount};
+use crate::core::plan::{CellPlan, PlannedMount, Runtime};
 
 /// Compares all mounts of a process with the plan.
 pub(super) fn judge(check: Check, plan: &CellPlan, mounts: &[Mount]) -> Result<(), Shortfall> {
@@ -33,7 +33,7 @@ pub(super) fn judge(check: Check, plan: &CellPlan, mounts: &[Mount]) -> Result<(
 fn judge_one(check: Check, plan: &CellPlan, mount: &Mount) -> Result<(), Shortfall> {
     let place = &mount.destination;
     if let Some(planned) = plan.mounts.iter().find(|planned| planned.destination == *place) {
-        return judge_ours(check, planned, mount);
+        return judge_ours(check, planned, &plan.runtime, mount);
     }
     if let Some(rule) = plan.rules.mounts.iter().find(|rule| rule.at == *place) {
         return judge_kernel(check, rule, mount);
@@ -56,8 +56,21 @@ fn judge_one(check: Check, plan: &CellPlan, mount: &Mount) -> Result<(), Shortfa
     check.equal(&format!("what is mounted at {place}"), "nothing", found)
 }
 
-fn judge_ours(check: Check, planned: &PlannedMount, mount: &Mount) -> Result<(), Shortfall> {
+fn judge_ours(
+    check: Check,
+    planned: &PlannedMount,
+    runtime: &Runtime,
+    mount: &Mount,
+) -> Result<(), Shortfall> {
     judge_mode(check, mount, if planned.read_only { "ro" } else { "rw" })?;
+    if planned.read_only || runtime.restricts_writable() {
+        ["nosuid", "nodev"].iter().try_for_each(|option| judge_option(check, mount, option))?;
+    }
+    check.equal(
+        &format!("the type of the mount {}", mount.destination),
+        &planned.kind,
+        &mount.kind,
+    )?;
     let identity = |device: Option<u64>, inode: Option<u64>| match (device, inode) {
         (Some(device), Some(inode)) => format!("device {device} inode {inode}"),
         _ => "out of reach".to_owned(),
@@ -87,11 +100,7 @@ fn judge_kernel(check: Check, rule: &KernelMount, mount: &Mount) -> Result<(), S
     for option in &rule.options {
         match option.as_str() {
             "ro" | "rw" => judge_mode(check, mount, option)?,
-            option if !has(&mount.options, option) => {
-                let field = format!("the list of options of the mount {place}");
-                return check.equal(&field, format!("with {option}"), &mount.options);
-            }
-            _ => {}
+            option => judge_option(check, mount, option)?,
         }
     }
     let any = &rule.one_of;
@@ -107,6 +116,14 @@ fn judge_kernel(check: Check, rule: &KernelMount, mount: &Mount) -> Result<(), S
             check.equal(&format!("the size of {place}"), format!("{kib}k"), size)
         }
     }
+}
+
+fn judge_option(check: Check, mount: &Mount, option: &str) -> Result<(), Shortfall> {
+    if has(&mount.options, option) {
+        return Ok(());
+    }
+    let field = format!("the list of options of the mount {}", mount.destination);
+    check.equal(&field, format!("with {option}"), &mount.options)
 }
 
 fn judge_mode(check: Check, mount: &Mount, planned: &str) -> Result<(), Shortfall> {

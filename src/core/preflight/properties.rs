@@ -58,13 +58,19 @@ fn matters(plan: &CellPlan, mount: &Mount) -> Option<Mount> {
     let mode = if read_only { "ro" } else { "rw" };
     let mut it = Mount { options: mode.into(), super_options: String::new(), ..mount.clone() };
     if plan.mounts.iter().any(|planned| planned.destination == mount.destination) {
-        (it.root, it.kind) = (String::new(), String::new());
+        it.root = String::new();
+        let wanted = ["nosuid", "nodev"].into_iter();
+        let found = wanted.filter(|option| mount.options.split(',').any(|found| found == *option));
+        it.options = [mode].into_iter().chain(found).collect::<Vec<_>>().join(",");
         return Some(it);
     }
     (it.device, it.inode) = (None, None);
     if let Some(rule) = plan.rules.mounts.iter().find(|rule| rule.at == mount.destination) {
         let has = |option: &String| mount.options.split(',').any(|found| found == option);
         it.options = rule.options.iter().filter(|o| has(o)).cloned().collect::<Vec<_>>().join(",");
+        if rule.one_of.iter().any(has) {
+            it.options.push_str(",one of them");
+        }
         if rule.options.iter().any(|option| option == "rw") && read_only {
             it.options = "ro".into();
         }

@@ -8,7 +8,7 @@ use uuid::Uuid;
 use super::rules::{CellRules, KernelMount};
 use super::*;
 use crate::core::ids::RunId;
-use crate::core::plan::PlannedMount;
+use crate::core::plan::{PlannedMount, Runtime};
 
 type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
 
@@ -22,6 +22,7 @@ pub(super) fn plan() -> Result<CellPlan> {
             source: "/srv/w".into(),
             destination: "/workspace".into(),
             read_only: false,
+            kind: "ext4".into(),
             device: 7,
             inode: 9,
         }],
@@ -33,6 +34,7 @@ pub(super) fn plan() -> Result<CellPlan> {
         environment: vec!["HOME".into(), "TZ".into()],
         landlock_rules: 3,
         accept_without: vec![],
+        runtime: Runtime::new("crun", "crun version 1.21"),
     })
 }
 
@@ -63,7 +65,7 @@ fn mounts() -> Result<Vec<Mount>> {
     let null = Mount { root: "/null".into(), ..mount("/dev/null", "devtmpfs", "rw,nosuid") };
     let root = "/containers/7a9b/userdata/hosts".to_owned();
     let hosts = Mount { root, ..mount("/etc/hosts", "ext4", "ro,nosuid") };
-    Ok([mount("/workspace", "ext4", "rw,relatime"), null, hosts]
+    Ok([mount("/workspace", "ext4", "rw,nosuid,nodev,relatime"), null, hosts]
         .into_iter()
         .chain(needed)
         .collect())
@@ -155,6 +157,15 @@ fn every_difference_is_named_in_either_process() -> Result<()> {
         (|m| m.interfaces.push("tap0".into()), "the list of network interfaces"),
         (|m| at(m, "/").options = "rw".into(), "the mode of the mount /"),
         (|m| at(m, "/workspace").options = "ro".into(), "the mode of the mount /workspace"),
+        (
+            |m| at(m, "/workspace").options = "rw,nosuid,relatime".into(),
+            "the list of options of the mount /workspace",
+        ),
+        (
+            |m| at(m, "/workspace").options = "rw,nodev,relatime".into(),
+            "the list of options of the mount /workspace",
+        ),
+        (|m| at(m, "/workspace").kind = "proc".into(), "the type of the mount /workspace"),
         (|m| at(m, "/workspace").inode = Some(8), "what is mounted at /workspace"),
         (|m| at(m, "/workspace").device = None, "what is mounted at /workspace"),
         (|m| drop(m.mounts.remove(0)), "what is mounted at /workspace"),
@@ -190,6 +201,25 @@ fn every_difference_is_named_in_either_process() -> Result<()> {
             assert_eq!((found.process, found.field.as_str()), (process, *field));
         }
     }
+    Ok(())
+}
+
+/// What an old crun leaves out of a folder that may be written, it sets on one that may not.
+#[test]
+fn a_runtime_that_leaves_options_out_is_believed_for_what_may_be_written_alone() -> Result<()> {
+    let mut plan = plan()?;
+    plan.runtime = Runtime::new("crun", "crun version 1.8.1");
+    let mut old = preflight()?;
+    for measured in [&mut old.launcher, &mut old.agent] {
+        at(measured, "/workspace").options = "rw,relatime".into();
+    }
+    assert_eq!(plan.judge(&old), Ok(()));
+    plan.mounts[0].read_only = true;
+    for measured in [&mut old.launcher, &mut old.agent] {
+        at(measured, "/workspace").options = "ro,relatime".into();
+    }
+    let found = plan.judge(&old).err().ok_or("passed")?;
+    assert_eq!(found.field, "the list of options of the mount /workspace");
     Ok(())
 }
 

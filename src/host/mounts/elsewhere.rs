@@ -1,19 +1,25 @@
 //! Other paths to the same place. A bind mount, or a second mount of a disk, shows a folder once
 //! more: what contains it there contains it, though no directory of the one way is on the other.
 
+use std::os::fd::{AsFd, AsRawFd};
 use std::path::{Path, PathBuf};
 
+use super::open::lookup;
+use crate::core::mounts::Way;
 use crate::host::machine;
 
 /// A line of `/proc/self/mountinfo`, proc_pid_mountinfo(5).
 #[derive(Debug)]
 struct Mount {
+    id: String,
     // Of the file system: `major:minor`.
     device: String,
     // What of it is mounted.
     root: PathBuf,
     // Where.
     point: PathBuf,
+    // The file system's type.
+    kind: String,
 }
 
 /// The mounts that this process sees.
@@ -28,16 +34,47 @@ impl Mounts {
 
     fn parse(text: &str) -> Self {
         let mount = |line: &str| {
-            let mut fields = line.split(' ').skip(2);
-            let device = fields.next()?.to_owned();
+            let (left, right) = line.split_once(" - ")?;
+            let mut fields = left.split(' ');
+            let (id, device) = (fields.next()?.to_owned(), fields.nth(1)?.to_owned());
             let mut path = || fields.next().map(|field| PathBuf::from(unescape(field)));
-            Some(Mount { device, root: path()?, point: path()? })
+            let kind = right.split(' ').next()?.to_owned();
+            Some(Mount { id, device, root: path()?, point: path()?, kind })
         };
         Self(text.lines().filter_map(mount).collect())
     }
 
+    /// The type of the file system that an open file is of; empty where nobody knows.
+    pub fn kind(&self, file: impl AsFd) -> &str {
+        let info = format!("/proc/self/fdinfo/{}", file.as_fd().as_raw_fd());
+        let info = machine::text(&info);
+        let id = info.lines().find_map(|line| line.strip_prefix("mnt_id:")).map(str::trim);
+        let mount = self.0.iter().find(|mount| Some(mount.id.as_str()) == id);
+        mount.map(|mount| mount.kind.as_str()).unwrap_or_default()
+    }
+
     /// The other paths to a path that has no link on its way.
     pub fn others(&self, path: &Path) -> Vec<PathBuf> {
+        self.again(path).iter().map(|(point, below)| joined(point, below)).collect()
+    }
+
+    /// The other ways to it, each from where its file system is mounted: what lies above that is of
+    /// another one, and contains it only there.
+    pub fn ways(&self, path: &Path) -> Vec<Way> {
+        let way = |(point, below): &(PathBuf, PathBuf)| {
+            let steps = (0..=below.iter().count()).map_while(|steps| {
+                let part: PathBuf = below.iter().take(steps).collect();
+                let here = joined(point, &part);
+                let name = part.file_name().unwrap_or_default().to_string_lossy().into_owned();
+                Some((name, lookup(&here)?))
+            });
+            Way(steps.collect())
+        };
+        self.again(path).iter().map(way).collect()
+    }
+
+    /// Where else its file system is mounted with it, and where it is below that.
+    fn again(&self, path: &Path) -> Vec<(PathBuf, PathBuf)> {
         let around = self.0.iter().filter(|mount| path.starts_with(&mount.point));
         // Of two at one point the later one is on top.
         let Some(here) = around.max_by_key(|mount| mount.point.components().count()) else {
@@ -46,11 +83,17 @@ impl Mounts {
         let Ok(below) = path.strip_prefix(&here.point) else { return Vec::new() };
         let inner = here.root.join(below);
         let same = self.0.iter().filter(|mount| mount.device == here.device);
-        let there = same.filter_map(|mount| Some((mount, inner.strip_prefix(&mount.root).ok()?)));
-        // A push of nothing would end the path in a slash.
-        let whole = |(mount, below): (&Mount, &Path)| mount.point.iter().chain(below).collect();
-        there.map(whole).filter(|other: &PathBuf| other != path).collect()
+        let there = same.filter_map(|mount| {
+            let below = inner.strip_prefix(&mount.root).ok()?.to_owned();
+            Some((mount.point.clone(), below))
+        });
+        there.filter(|(point, below)| joined(point, below) != path).collect()
     }
+}
+
+/// A push of nothing would end the path in a slash.
+fn joined(point: &Path, below: &Path) -> PathBuf {
+    point.iter().chain(below).collect()
 }
 
 /// The kernel writes space, tab, newline and backslash as three octal digits.

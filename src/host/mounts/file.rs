@@ -67,6 +67,9 @@ pub enum Unfit {
     /// It is no allowlist.
     #[error("it is not of its form")]
     Form(#[source] InvalidAllowlist),
+    /// Its folder is another one than when the service began, and closed to it.
+    #[error("its folder was exchanged after the service had started, which may not open it")]
+    Exchanged,
     /// It cannot be read.
     #[error("it cannot be read")]
     Io(#[source] std::io::Error),
@@ -94,6 +97,7 @@ impl AllowlistError {
             }
             Unfit::TooLarge => "name folders that contain others".to_owned(),
             Unfit::Form(_) => format!("its form is {EXAMPLE}"),
+            Unfit::Exchanged => "restart the service: systemctl --user restart noclaw".to_owned(),
             Unfit::Io(_) => "may you read it yourself?".to_owned(),
         }
     }
@@ -107,12 +111,21 @@ pub fn read(config: &Path) -> Result<Option<Allowlist>, AllowlistError> {
     let path = config.join(NAME);
     let text = match File::open(config) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied && is_mine(config) => {
+            Err(Unfit::Exchanged)
+        }
         Err(error) => Err(Unfit::Io(error)),
         Ok(folder) => text(&folder),
     };
     let parsed = text
         .and_then(|text| text.map(|text| Allowlist::parse(&text).map_err(Unfit::Form)).transpose());
     parsed.map_err(|problem| AllowlistError { path, problem })
+}
+
+/// Whether its owner could list it: then it is the service's own sandbox that says no.
+fn is_mine(folder: &Path) -> bool {
+    let own = nix::unistd::geteuid().as_raw();
+    std::fs::metadata(folder).is_ok_and(|meta| meta.uid() == own && meta.mode() & 0o500 == 0o500)
 }
 
 fn text(folder: &File) -> Result<Option<String>, Unfit> {

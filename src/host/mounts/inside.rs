@@ -1,9 +1,12 @@
-//! What a folder holds that its owner may not want to grant with it: blocked names, and sockets.
-//! A folder is granted whole, so this decides nothing; whoever grants is told.
+//! What a folder holds: blocked names, of which its owner is told, since a folder is granted whole;
+//! and sockets, with which it is not granted. A cell could connect to one, also where the folder is
+//! read-only: only Landlock's ABI 9 and newer restrict that.
 //!
-//! A socket in a folder can be connected to from a cell, also where the folder is read-only: only
-//! Landlock's ABI 9 and newer restrict that. The tree may be an agent's work: it is opened beneath
-//! a handle, no link is followed, and there is an end to looking.
+//! The service may not look into the owner's folders (`host/sandbox.rs`): whoever asks it for one
+//! looks before. It refuses for itself what holds a socket that a program has (`sockets.rs`).
+//!
+//! The tree may be an agent's work: it is opened beneath a handle, no link is followed, and there
+//! is an end to looking.
 
 use std::collections::VecDeque;
 use std::ffi::OsStr;
@@ -17,6 +20,7 @@ use nix::fcntl::OFlag;
 
 use super::open::Opened;
 use crate::core::limits::{FOLDER_PATH_BYTES, INSIDE_ENTRIES, INSIDE_NAMED, INSIDE_TIME};
+use crate::core::mounts::Refusal;
 use crate::core::mounts::blocked::Blocked;
 use crate::host::tree::beneath;
 
@@ -33,20 +37,23 @@ pub struct Inside {
 
 impl Inside {
     /// What its owner should know, in words.
-    pub fn notes(&self) -> Vec<String> {
-        let list = |found: &[String]| found.join(", ");
+    ///
+    /// # Errors
+    /// When there is a socket in it.
+    pub fn notes(&self) -> Result<Vec<String>, Refusal> {
+        if !self.sockets.is_empty() {
+            return Err(Refusal::Socket { socket: self.sockets.join(", ") });
+        }
         let mut notes = Vec::new();
         if !self.blocked.is_empty() {
-            notes.push(format!("it holds what is blocked elsewhere: {}", list(&self.blocked)));
-        }
-        if !self.sockets.is_empty() {
-            let words = "it holds sockets, which a cell may connect to";
-            notes.push(format!("{words}: {}", list(&self.sockets)));
+            let list = self.blocked.join(", ");
+            notes.push(format!("it holds what is blocked elsewhere: {list}"));
         }
         if !self.complete {
-            notes.push("not all that it holds could be looked at for blocked names".to_owned());
+            let words = "not all that it holds could be looked at for blocked names and sockets";
+            notes.push(words.to_owned());
         }
-        notes
+        Ok(notes)
     }
 }
 
@@ -140,11 +147,14 @@ mod tests {
             [".ssh", "app/.config/gh", "app/.env", "app/src/deep/SERVER.PEM"]
         );
         assert_eq!(found.sockets, ["app/s.sock"]);
-        assert_eq!((found.complete, found.notes().len()), (true, 2));
+        assert!(found.complete);
+        assert_eq!(found.notes(), Err(Refusal::Socket { socket: "app/s.sock".to_owned() }));
         drop(socket);
+        fs::remove_file(folder.join("app/s.sock"))?;
+        assert_eq!(look(&Opened::folder(&folder)?, &blocked).notes()?.len(), 1);
         let nothing = look(&Opened::folder(&folder.join("app/src"))?, &[]);
         assert_eq!(nothing, Inside { complete: true, ..Inside::default() });
-        assert_eq!(nothing.notes(), [""; 0]);
+        assert_eq!(nothing.notes()?, [""; 0]);
         for number in 0..2 * INSIDE_NAMED {
             fs::write(folder.join(format!("{number}.key")), "x")?;
         }
@@ -163,7 +173,7 @@ mod tests {
         let folder = Opened::folder(&base)?;
         assert!(look_at(&folder, &[], 3).complete);
         let found = look_at(&folder, &[], 2);
-        assert_eq!((found.complete, found.notes().len()), (false, 1));
+        assert_eq!((found.complete, found.notes()?.len()), (false, 1));
         Ok(())
     }
 }

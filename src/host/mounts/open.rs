@@ -13,13 +13,17 @@ use std::fs;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Component, Path, PathBuf};
+use std::sync::Arc;
 
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, OpenHow, ResolveFlag, open, openat2, readlinkat};
 use nix::sys::stat::{Mode, SFlag, fstat};
+use nix::sys::statvfs::fstatvfs;
 
+use super::elsewhere::Mounts;
 use crate::core::mounts::{Identity, Way};
 use crate::core::plan::PlannedMount;
+use crate::core::quota::Free;
 use crate::host::tree;
 
 /// A place only: nothing is read, no pipe waits, no device is started.
@@ -76,13 +80,14 @@ impl OpenError {
 }
 
 /// A folder or file that is open.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Opened {
     // It keeps the inode from becoming another file's.
-    handle: OwnedFd,
+    handle: Arc<OwnedFd>,
     path: String,
     way: Way,
     own: Identity,
+    kind: String,
 }
 
 impl Opened {
@@ -117,12 +122,26 @@ impl Opened {
         &self.way
     }
 
+    /// The type of its file system; empty where nobody knows.
+    pub fn kind(&self) -> &str {
+        &self.kind
+    }
+
+    /// What is free of its file system.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn free(&self) -> std::io::Result<Free> {
+        Ok(tree::free(&fstatvfs(&self.handle)?))
+    }
+
     /// As a mount of a cell: at `destination`, and the very folder that is open here.
     pub fn mount(&self, destination: String, read_only: bool) -> PlannedMount {
         PlannedMount {
             source: self.path.clone(),
             destination,
             read_only,
+            kind: self.kind.clone(),
             device: self.own.device,
             inode: self.own.inode,
         }
@@ -149,7 +168,9 @@ impl Opened {
             own = identity;
             way.push((text(name)?, own));
         }
-        Ok(Self { handle, path: text(&here)?, way: Way(way), own })
+        let kind = Mounts::read().kind(&handle).to_owned();
+        let handle = Arc::new(handle);
+        Ok(Self { handle, path: text(&here)?, way: Way(way), own, kind })
     }
 }
 
@@ -193,6 +214,11 @@ fn text(path: &Path) -> Result<String, OpenError> {
     })
 }
 
+/// Which file or directory is at a path, a link for itself.
+pub fn lookup(path: &Path) -> Option<Identity> {
+    fs::symlink_metadata(path).ok().map(|meta| of(&meta))
+}
+
 /// Where a path leads.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Trace {
@@ -212,7 +238,7 @@ pub fn trace(path: &Path) -> Trace {
     let mut here = PathBuf::from("/");
     let mut links = 0;
     while let Some(name) = left.pop_front() {
-        found.above.extend(fs::symlink_metadata(&here).ok().map(|meta| of(&meta)));
+        found.above.extend(lookup(&here));
         if name == ".." {
             here.pop();
             continue;
@@ -232,7 +258,7 @@ pub fn trace(path: &Path) -> Trace {
             }
         }
     }
-    found.own = fs::symlink_metadata(&here).ok().map(|meta| of(&meta));
+    found.own = lookup(&here);
     found.path = here;
     found
 }

@@ -41,7 +41,8 @@ impl Ground {
             (home.join("run/noclaw.sock"), "the service's socket", true),
         ]);
         let home = home.to_string_lossy().into_owned().try_into()?;
-        let guard = Guard { config, home, blocked: Blocked::built_in()?, places };
+        let (blocked, kinds) = (Blocked::built_in()?, Kinds::shipped()?);
+        let guard = Guard { config, home, blocked, kinds, places };
         Ok(Self { dir, guard })
     }
 

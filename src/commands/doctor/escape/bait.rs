@@ -20,7 +20,7 @@ use crate::commands::{Failure, read_key};
 use crate::core::ids::{InvalidId, RunId, UserName};
 use crate::core::limits::{CELL_FSIZE, CELL_NOFILE, Limits};
 use crate::core::money::{Meter, Prices};
-use crate::core::plan::CellPlan;
+use crate::core::plan::{CellPlan, Runtime};
 use crate::core::problem::{ExitStatus, chain};
 use crate::gateway::upstream::Upstream;
 use crate::gateway::{Gateway, Hooks, RunGateway, RunLimits, Scope, demo};
@@ -49,6 +49,7 @@ pub(super) struct Bait {
     state: State,
     start: StartLine,
     image: String,
+    runtime: Runtime,
     gateway: Gateway,
     key: String,
     model: String,
@@ -68,6 +69,8 @@ impl Bait {
             Failure::of(ExitStatus::Unavailable, &error)
                 .hint("systemctl --user start podman.socket, or `noclaw doctor`")
         })?;
+        let info = cells.engine().info().await;
+        let info = info.map_err(|error| Failure::of(ExitStatus::Unavailable, &error))?;
         let missing = || Failure::new(ExitStatus::Config, "there is no image");
         let image = image.ok_or_else(|| missing().hint("noclaw image build"))?.id;
         let fresh = Uuid::new_v4().to_string().parse();
@@ -95,6 +98,7 @@ impl Bait {
             state,
             start,
             image,
+            runtime: info.runtime,
             gateway,
             key,
             model,
@@ -192,6 +196,7 @@ impl Bait {
             environment: job.env.keys().cloned().collect(),
             landlock_rules,
             accept_without: accept_without.map_err(|error| config(&error))?,
+            runtime: self.runtime.clone(),
         };
         Ok((plan, job))
     }
