@@ -38,7 +38,7 @@ chaos: ## kills under load, time-outs and cancels: [ROUNDS=300] [SEED=…] [ENDS
 check: ## format, lints, documentation, tidiness, dependencies
 	@packaging/check.sh
 
-bench: ## figures: a cold message against one by hand, accepts per fsync, memory, sizes
+bench: ## figures: a cold message against one by hand, accepts per fsync, memory, sizes [AGAINST=DIR]
 	@packaging/bench.sh
 
 ground: ## a command in the test ground, for root: ARGS="podman ps -a"

@@ -5,6 +5,7 @@
 
 export NOCLAW_TEST_DIR=$checkout/target/test
 export NOCLAW_TEST_LAUNCHER=$NOCLAW_LAUNCHER
+[ -z "${AGAINST:-}" ] || export NOCLAW_BENCH_AGAINST=$AGAINST
 
 main() {
     packaging/needs.sh

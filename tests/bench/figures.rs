@@ -2,7 +2,8 @@
 //!
 //! A cold message through NoClaw is compared with `podman run … claude -p` typed by hand: the same
 //! image, the same model, the same flags of the agent; both in turn, so that a busy machine slows
-//! both.
+//! both. With `AGAINST=DIR` another build's `noclaw` and `noclaw-cell`, in that folder, are
+//! compared with these, too.
 
 #![expect(clippy::disallowed_methods, reason = "a test makes files of its own")]
 #![expect(clippy::indexing_slicing, reason = "a JSON value has null at what is not there")]
@@ -10,7 +11,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -37,6 +38,7 @@ fn main() -> Result {
     let house =
         House::start(&["--rate", "100000", "--burst", "100000", "--queue-per-user", "1000"])?;
     cold(&house)?;
+    against(&house)?;
     memory(&house)?;
     Ok(())
 }
@@ -50,16 +52,46 @@ fn median(times: &mut [Duration]) -> Duration {
     times.get(times.len() / 2).copied().unwrap_or_default()
 }
 
+/// A message in a conversation of its own, and its cell's end, which is not counted.
+fn one(house: &House, n: usize) -> Result<Duration> {
+    let start = Instant::now();
+    house.send(&["-c", &format!("c{n}"), "hello"])?;
+    let took = start.elapsed();
+    until("its container is gone", || house.containers().ok().filter(Vec::is_empty))?;
+    Ok(took)
+}
+
+/// Messages in turn through this build and through another one.
+fn against(house: &House) -> Result {
+    let Some(other) = std::env::var_os("NOCLAW_BENCH_AGAINST").map(PathBuf::from) else {
+        return Ok(());
+    };
+    let mut before = House::closed(&support::ground("NOCLAW_PODMAN")?, &["--model-api", "demo"])?;
+    before.program = other.join("noclaw");
+    before.args(&["--launcher", &other.join("noclaw-cell").display().to_string()]);
+    before.args(&["--rate", "100000", "--burst", "100000"]);
+    before.open()?;
+    one(&before, 0)?;
+    let (mut ours, mut theirs) = (Vec::new(), Vec::new());
+    for n in 0..3 * ROUNDS {
+        ours.push(one(house, 1000 + n)?);
+        theirs.push(one(&before, 1000 + n)?);
+    }
+    let (ours, theirs) = (median(&mut ours), median(&mut theirs));
+    row("cold message → reply, median", format_args!("{ours:.1?}"));
+    row("the same with the other build, median", format_args!("{theirs:.1?}"));
+    let more = ours.as_secs_f64() - theirs.as_secs_f64();
+    row("more than there", format_args!("{:.1} ms", more * 1e3));
+    row("ratio", format_args!("{:.3}", ours.as_secs_f64() / theirs.as_secs_f64()));
+    Ok(())
+}
+
 fn cold(house: &House) -> Result {
     let model = DemoModel::start()?;
     let (mut ours, mut theirs) = (Vec::new(), Vec::new());
     by_hand(&model.url)?;
     for n in 0..ROUNDS {
-        let conversation = format!("c{n}");
-        let start = Instant::now();
-        house.send(&["-c", &conversation, "hello"])?;
-        ours.push(start.elapsed());
-        until("its container is gone", || house.containers().ok().filter(Vec::is_empty))?;
+        ours.push(one(house, n)?);
         let start = Instant::now();
         by_hand(&model.url)?;
         theirs.push(start.elapsed());

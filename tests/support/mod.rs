@@ -68,6 +68,8 @@ pub struct House {
     env: Vec<(String, String)>,
     podman: String,
     address: Option<String>,
+    /// The `noclaw` that serves it.
+    pub program: PathBuf,
 }
 
 impl House {
@@ -89,7 +91,9 @@ impl House {
     pub fn closed(podman: &str, args: &[&str]) -> Result<Self> {
         let args = args.iter().map(ToString::to_string).collect();
         let dir = tempfile::Builder::new().prefix("noclaw-").tempdir()?;
-        Ok(Self { dir, child: None, args, env: vec![], podman: podman.to_owned(), address: None })
+        let podman = podman.to_owned();
+        let (child, env, address, program) = (None, vec![], None, NOCLAW.into());
+        Ok(Self { dir, child, args, env, podman, address, program })
     }
 
     /// More flags, before it is opened.
@@ -145,7 +149,7 @@ impl House {
 
     /// The command that serves this house.
     pub fn serve(&self) -> Result<Command> {
-        let mut command = Command::new(NOCLAW);
+        let mut command = Command::new(&self.program);
         command.arg("serve").arg("--state").arg(self.path("state"));
         command.arg("--config").arg(self.path("config")).arg("--socket").arg(self.socket());
         command.arg("--podman").arg(&self.podman);
@@ -166,8 +170,7 @@ impl House {
         self.path("run/noclaw.sock")
     }
 
-    /// A file by which a test and the service tell each other where they are: where the service
-    /// may write.
+    /// A file by which a test and the service wait for each other: where the service may write.
     pub fn point(&self, name: &str) -> Result<PathBuf> {
         let state = self.path("state");
         fs::create_dir_all(&state)?;
