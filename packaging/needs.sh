@@ -21,6 +21,7 @@ libc.a          libc6-dev          glibc-static     links the program in the cel
 curl            curl               curl             asks the service whether it is ready
 flock           util-linux         util-linux-core  the test ground
 setpriv         util-linux         util-linux       the test ground
+systemd-analyze systemd            systemd          hands sockets to the service in tests, checks its units
 git             git                git              keeps the source
 ca-roots        ca-certificates    ca-certificates  TLS to the model
 zones           tzdata             tzdata           time zones of users

@@ -61,6 +61,8 @@ struct Asked {
     accept_without: Vec<Controller>,
     has_model: bool,
     last: Mutex<Option<(Instant, Ready)>>,
+    // What was missing when it was last asked.
+    missing: Mutex<Option<Problem>>,
     // A slow Podman is not asked by each of many messages at once: that would make it slower.
     asking: tokio::sync::Mutex<()>,
 }
@@ -76,8 +78,8 @@ impl Readiness {
         state: PathBuf,
         disk_free: u64,
     ) -> Self {
-        let (last, asking) = (Mutex::new(None), tokio::sync::Mutex::new(()));
-        let asked = Arc::new(Asked { cells, accept_without, has_model, last, asking });
+        let (last, missing, asking) = Default::default();
+        let asked = Arc::new(Asked { cells, accept_without, has_model, last, missing, asking });
         Self { gateway, state, disk_free, asked }
     }
 
@@ -90,6 +92,12 @@ impl Readiness {
             Some(problem) => Err(problem),
             None => self.parts().await,
         }
+    }
+
+    /// What keeps messages from being answered, as far as is known without asking Podman.
+    pub fn known_problem(&self) -> Option<Problem> {
+        let missing = || self.asked.missing().clone();
+        self.halted().or_else(|| self.room().err()).or_else(missing)
     }
 
     /// The owner's halt, as what keeps messages from being answered.
@@ -139,6 +147,10 @@ impl Asked {
         self.last.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn missing(&self) -> MutexGuard<'_, Option<Problem>> {
+        self.missing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// A good answer that still holds.
     fn fresh(&self) -> Option<Ready> {
         let last = self.last();
@@ -158,6 +170,7 @@ impl Asked {
         }
         let result = within(MOST, self.ask(self.known())).await;
         *self.last() = result.as_ref().ok().map(|ready| (Instant::now(), ready.clone()));
+        *self.missing() = result.as_ref().err().cloned();
         result
     }
 

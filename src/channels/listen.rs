@@ -1,6 +1,7 @@
 //! The listeners: the Unix socket, and loopback TCP when the owner asks for it.
 
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener as StdTcpListener};
+use std::os::unix::net::UnixListener as StdUnixListener;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -8,7 +9,7 @@ use tokio::net::{TcpListener, UnixListener, UnixStream};
 
 use super::Routes;
 use super::who::Peer;
-use crate::host::owned;
+use crate::host::{owned, systemd};
 use crate::http::server::Connections;
 
 /// Why the service cannot listen.
@@ -38,6 +39,9 @@ pub enum ListenError {
         #[source]
         source: std::io::Error,
     },
+    /// A socket of systemd's cannot be used.
+    #[error("the socket that systemd gives cannot be used")]
+    Given(#[source] std::io::Error),
     /// Not loopback.
     #[error("{address} is not a loopback address; tokens would cross the network in the clear")]
     NotLoopback {
@@ -46,11 +50,41 @@ pub enum ListenError {
     },
 }
 
+/// The Unix socket that systemd listens at, and where that is.
+///
+/// # Errors
+/// When it is none that can be used.
+pub fn given_unix(given: StdUnixListener) -> Result<(UnixListener, String), ListenError> {
+    given.set_nonblocking(true).map_err(ListenError::Given)?;
+    let listener = UnixListener::from_std(given).map_err(ListenError::Given)?;
+    let address = listener.local_addr().map_err(ListenError::Given)?;
+    let place = address.as_pathname().map(|path| path.display().to_string());
+    Ok((listener, place.unwrap_or_else(|| systemd::UNIX.to_owned())))
+}
+
+/// The TCP socket that systemd listens at.
+///
+/// # Errors
+/// When it is not of loopback, or none that can be used.
+pub fn given_tcp(given: StdTcpListener) -> Result<TcpListener, ListenError> {
+    let address = given.local_addr().map_err(ListenError::Given)?;
+    loopback(address)?;
+    given.set_nonblocking(true).map_err(ListenError::Given)?;
+    TcpListener::from_std(given).map_err(ListenError::Given)
+}
+
+fn loopback(address: SocketAddr) -> Result<(), ListenError> {
+    match address.ip().is_loopback() {
+        true => Ok(()),
+        false => Err(ListenError::NotLoopback { address }),
+    }
+}
+
 /// Makes the Unix socket, for its owner alone.
 ///
 /// # Errors
 /// When somebody listens there, or it cannot be made.
-pub async fn unix(path: &Path) -> Result<UnixListener, ListenError> {
+pub async fn unix(path: &Path) -> Result<(UnixListener, String), ListenError> {
     let unix = |source| ListenError::Unix { path: path.to_owned(), source };
     if let Some(parent) = path.parent() {
         owned::make_directory(parent).map_err(unix)?;
@@ -65,7 +99,7 @@ pub async fn unix(path: &Path) -> Result<UnixListener, ListenError> {
     // The umask (`host/process.rs`) closes it to others from the first moment on.
     let listener = UnixListener::bind(path).map_err(unix)?;
     owned::set_mode(path, 0o600).map_err(unix)?;
-    Ok(listener)
+    Ok((listener, path.display().to_string()))
 }
 
 /// Makes the TCP listener.
@@ -73,9 +107,7 @@ pub async fn unix(path: &Path) -> Result<UnixListener, ListenError> {
 /// # Errors
 /// When it is not loopback, or the port cannot be had.
 pub async fn tcp(address: SocketAddr) -> Result<TcpListener, ListenError> {
-    if !address.ip().is_loopback() {
-        return Err(ListenError::NotLoopback { address });
-    }
+    loopback(address)?;
     TcpListener::bind(address).await.map_err(|source| ListenError::Tcp { address, source })
 }
 

@@ -6,6 +6,7 @@
 
 mod limits;
 mod model;
+mod report;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -36,6 +37,7 @@ use crate::gateway::{Gateway, demo};
 use crate::host::owned::{self, Folder};
 use crate::host::sandbox::{self, SandboxError};
 use crate::host::state::{State, StateError};
+use crate::host::systemd::{self, Sockets};
 use crate::host::{log, machine, points};
 use crate::http::server::Connections;
 use crate::store::{Store, StoreOptions};
@@ -70,13 +72,16 @@ pub fn run(args: Args) -> Ended {
     })?;
     // Read while it can be: what the owner links to may lie anywhere.
     let settings = settings(&args)?;
+    let sockets = systemd::sockets().map_err(|error| {
+        Failure::of(ExitStatus::Config, &error).hint("FileDescriptorName= names a socket")
+    })?;
     let model = model::open(&args.model)?;
     let landlock = confine(&args, &model.upstream)?;
     // Two workers, so that one busy cell cannot stall the others; memory is kept small.
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
     let runtime = runtime.map_err(|error| Failure::of(ExitStatus::Failed, &error))?;
-    let ended = runtime.block_on(serve(args, settings, model, landlock));
+    let ended = runtime.block_on(serve(args, settings, model, (landlock, sockets)));
     // A thread may wait for a disk that does not answer.
     runtime.shutdown_timeout(Duration::from_secs(5));
     ended
@@ -101,7 +106,12 @@ fn confine(args: &Args, upstream: &Upstream) -> Result<Landlock, Failure> {
     })
 }
 
-async fn serve(args: Args, settings: Settings, model: Model, landlock: Landlock) -> Ended {
+async fn serve(
+    args: Args,
+    settings: Settings,
+    model: Model,
+    (landlock, sockets): (Landlock, Sockets),
+) -> Ended {
     let mut signals = Signals::catch().map_err(|error| Failure::of(ExitStatus::Failed, &error))?;
     let state = State::open(&args.places.state, &fresh_instance()?).map_err(|error| {
         let hint = "--state DIR gives this service a state of its own";
@@ -147,13 +157,17 @@ async fn serve(args: Args, settings: Settings, model: Model, landlock: Landlock)
     assistant.recall_halt().await.map_err(|e| Failure::of(ExitStatus::Config, &e))?;
     assistant.settle_people().await;
     let connections = Connections::new(stop.clone());
-    let listening = listen(&args, &assistant, &connections, landlock).await?;
+    let is_activated = sockets.unix.is_some();
+    let listening = listen(&args, &assistant, &connections, (landlock, sockets)).await?;
     tracing::info!(pid = std::process::id(), listening = listening.join(" "), "ready for messages");
     tell_what_is_missing(&assistant).await;
     let worker = tokio::spawn(work(Arc::clone(&assistant)));
-    signals.next().await;
+    report::until(signals.next(), &assistant).await;
     stop.cancel();
-    wind_down(&args, &assistant, worker, &connections, signals).await;
+    report::stopping(&assistant, wind_down(&args, &assistant, worker, &connections, signals)).await;
+    if !is_activated {
+        owned::remove(&args.places.socket).ok();
+    }
     store.close().await;
     Ok(ExitStatus::Ok)
 }
@@ -232,14 +246,13 @@ async fn wind_down(
         tokio::time::timeout(Duration::from_secs(10), assistant.recover()).await.ok();
     }
     tokio::time::timeout(Duration::from_secs(5), connections.ended()).await.ok();
-    owned::remove(&args.places.socket).ok();
 }
 
 async fn listen(
     args: &Args,
     assistant: &Arc<Assistant>,
     connections: &Connections,
-    landlock: Landlock,
+    (landlock, sockets): (Landlock, Sockets),
 ) -> Result<Vec<String>, Failure> {
     let unavailable = |error: listen::ListenError| {
         let hint = match error {
@@ -247,14 +260,20 @@ async fn listen(
             listen::ListenError::InUse { .. } => "stop it, or take another place: --socket PATH",
             listen::ListenError::Tcp { .. } => "--listen ADDR names another one; port 0 is any",
             listen::ListenError::NotLoopback { .. } => "--listen 127.0.0.1:7867",
+            listen::ListenError::Given(_) => "see the units: systemctl --user cat noclaw.socket",
         };
         Failure::of(ExitStatus::Unavailable, &error).hint(hint)
     };
-    let unix = listen::unix(&args.places.socket).await.map_err(unavailable)?;
-    let mut listening = vec![args.places.socket.display().to_string()];
-    let tcp: Option<TcpListener> = match args.listen {
-        Some(address) => Some(listen::tcp(address).await.map_err(unavailable)?),
-        None => None,
+    let unix = match sockets.unix {
+        Some(given) => listen::given_unix(given),
+        None => listen::unix(&args.places.socket).await,
+    };
+    let (unix, place) = unix.map_err(unavailable)?;
+    let mut listening = vec![place];
+    let tcp: Option<TcpListener> = match (sockets.http, args.listen) {
+        (Some(given), _) => Some(listen::given_tcp(given).map_err(unavailable)?),
+        (None, Some(address)) => Some(listen::tcp(address).await.map_err(unavailable)?),
+        (None, None) => None,
     };
     // Port 0 was any port; people want to know which.
     listening.extend(tcp.as_ref().and_then(|l| l.local_addr().ok()).map(|a| format!("http://{a}")));

@@ -10,4 +10,5 @@ pub mod points;
 pub mod process;
 pub mod sandbox;
 pub mod state;
+pub mod systemd;
 pub mod tree;
