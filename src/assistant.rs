@@ -10,6 +10,7 @@ mod current;
 pub mod events;
 pub mod grants;
 pub mod halt;
+mod journal;
 mod listen;
 mod memory;
 pub mod people;
@@ -89,11 +90,11 @@ impl Assistant {
         key: Option<SentKey>,
     ) -> Result<Accepted, Refused> {
         let run_if_new = RunId::new(Uuid::now_v7());
-        let channel = channel.to_owned();
+        let (arrival, channel) = (journal::Arrival::of(&message, channel), channel.to_owned());
         let new = NewMessage { message, run_if_new, channel, token, key, now_ms: now() };
         let accepted = self.store.accept(new, self.settings.queue_limits()).await?;
         points::reached("accepted").await;
-        tracing::info!(run = %accepted.run, joined = accepted.joined, "accepted");
+        arrival.accepted(&accepted);
         self.wake.notify_one();
         Ok(accepted)
     }
@@ -104,7 +105,7 @@ impl Assistant {
         let mut runs = JoinSet::new();
         while !self.stop.is_cancelled() {
             match self.claim().await {
-                Some(current) => drop(runs.spawn(Arc::clone(&self).answer(current))),
+                Some(current) => drop(runs.spawn(journal::of(current, Arc::clone(&self)))),
                 None => tokio::select! {
                     () = self.stop.cancelled() => {}
                     () = self.wake.notified() => while runs.try_join_next().is_some() {},
@@ -192,7 +193,7 @@ impl Assistant {
         // Its transcript is complete when the agent has exited: only then may a head point to it.
         agent.close();
         let exit = timeout(AGENT_EXIT, door.exit()).await;
-        trouble::remark(run, &exit.map_err(|_| Trouble::Slow("end the agent"))??);
+        trouble::remark(&exit.map_err(|_| Trouble::Slow("end the agent"))??);
         Ok(turn)
     }
 }

@@ -135,7 +135,6 @@ fn the_first_connection_starts_it_and_systemd_hears_how_it_is_until_it_stops() -
     // Who waits is told at once which run it is; the run itself has had its time.
     exits(&send.wait_with_output()?, 75);
     assert_eq!(activated.house.logged().matches("state=answered").count(), 2);
-    println!("{}", activated.house.logged());
     assert!(socket.exists(), "the socket is systemd's");
     Ok(())
 }

@@ -9,9 +9,11 @@ use std::time::Duration;
 use super::Assistant;
 use super::current::Current;
 use super::events::Event;
+use super::journal;
 use super::trouble::End;
 use crate::cell::Cell;
 use crate::core::ids::RunId;
+use crate::core::journal::SETTLED;
 use crate::core::limits::{BUDGET_NOTICE_PERCENT, DETAILS_KEPT_DAYS, STRAYS_AFTER};
 use crate::core::problem::chain;
 use crate::core::run::RunState;
@@ -46,7 +48,8 @@ impl Assistant {
             tokio::time::sleep(AGAIN).await;
         }
         for (run, state) in self.settle().await {
-            tracing::info!(%run, %state, "settled after an interruption");
+            let words = "settled after an interruption";
+            tracing::info!(message_id = SETTLED, run_id = %run, %state, "{words}");
             if state.is_final() {
                 self.events.over(run);
             }
@@ -65,7 +68,7 @@ impl Assistant {
         for run in runs {
             // A run is known before its container is made.
             if !self.running.lock().await.contains_key(&run) {
-                tracing::warn!(%run, "a container came after the last start");
+                tracing::warn!(run_id = %run, "a container came after the last start");
                 self.end_unknown(run).await;
             }
         }
@@ -110,7 +113,7 @@ impl Assistant {
         let timeline = current.watch.timeline();
         let ending = Ending { outcome, spending, new_head, timeline };
         self.insist("the outcome", || self.store.finish(run.run, ending.clone(), now())).await;
-        tracing::info!(run = %run.run, %state, failure, "ended");
+        journal::ended(state, failure);
         self.ended.send_replace(());
         self.events.over(run.run);
         points::reached("finishing").await;
@@ -127,8 +130,10 @@ impl Assistant {
         for (before, most, whose) in days {
             let notice = most / 100 * BUDGET_NOTICE_PERCENT;
             if before < notice && before + spent >= notice {
-                tracing::warn!(user = %run.user, "{BUDGET_NOTICE_PERCENT} % of {whose} budget of \
-                    today is spent");
+                tracing::warn!(
+                    "{BUDGET_NOTICE_PERCENT} % of {whose} budget of \
+                    today is spent"
+                );
             }
         }
     }
@@ -148,7 +153,8 @@ impl Assistant {
     pub(super) async fn end_unknown(&self, run: RunId) {
         while let Err(error) = self.cells.remove_of(run).await {
             let error = chain(&error);
-            tracing::warn!(%run, error, "cannot look for a container that may have been made");
+            let words = "cannot look for a container that may have been made";
+            tracing::warn!(run_id = %run, error, "{words}");
             tokio::time::sleep(AGAIN).await;
         }
     }
@@ -162,7 +168,7 @@ impl Assistant {
             return self.begin_again(current).await;
         };
         if let Err(error) = self.tidy(run, head.as_deref()) {
-            tracing::error!(run = %run.run, error = chain(&error), "cannot tidy");
+            tracing::error!(error = chain(&error), "cannot tidy");
         }
         self.insist("a container's absence", || self.store.gone(run.run, now())).await;
         self.running.lock().await.remove(&run.run);
@@ -175,7 +181,7 @@ impl Assistant {
     /// it can be claimed anew: the next attempt has a word of its own to be cancelled by.
     async fn begin_again(&self, current: &Current) {
         let run = current.run.run;
-        tracing::warn!(%run, "the agent refused the conversation's transcript");
+        tracing::warn!("the agent refused the conversation's transcript");
         loop {
             let mut running = self.running.lock().await;
             let error = match self.store.again(run, now()).await {

@@ -74,7 +74,7 @@ impl Assistant {
     pub async fn cancel(&self, run: RunId) -> Result<Cancel, Error> {
         let running = self.running.lock().await;
         let what = self.store.cancel(run, now()).await?;
-        tracing::info!(%run, ?what, "to be cancelled");
+        tracing::info!(run_id = %run, ?what, "to be cancelled");
         match what {
             Cancel::Now => {
                 self.ended.send_replace(());
@@ -98,7 +98,7 @@ impl Assistant {
         let new = RunId::new(Uuid::now_v7());
         let limits = self.settings.queue_limits();
         let accepted = self.store.retry(run, new, token, limits, now()).await?;
-        tracing::info!(run = %accepted.run, of = %run, "to be tried again");
+        tracing::info!(run_id = %accepted.run, of = %run, "to be tried again");
         self.wake.notify_one();
         Ok(accepted)
     }

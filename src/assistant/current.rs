@@ -13,6 +13,7 @@ use super::Assistant;
 use super::after::AGAIN;
 use super::events::{Event, Log};
 use super::grants::Folders;
+use super::journal;
 use super::memory::Attachments;
 use super::quota::Disk;
 use super::trouble::Trouble;
@@ -71,7 +72,7 @@ impl Assistant {
     }
 
     fn begin(&self, run: Claimed, running: &mut HashMap<RunId, CancellationToken>) -> Current {
-        tracing::info!(run = %run.run, user = %run.user, attempt = run.attempts, "claimed");
+        journal::claimed(&run);
         let log = self.events.open(run.run, run.attempts.saturating_sub(1));
         log.tell(Event::State { status: RunState::Starting, attempts: run.attempts });
         let cancel = CancellationToken::new();

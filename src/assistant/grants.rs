@@ -14,6 +14,7 @@ use super::Assistant;
 use crate::cell::MOUNTS;
 use crate::cell::engine::Info;
 use crate::core::ids::{MountName, UserName};
+use crate::core::journal::WITHOUT_FOLDER;
 use crate::core::limits::{DISK_LOOK, MOUNTS_TIME};
 use crate::core::mounts::access;
 use crate::core::mounts::folder::FolderPath;
@@ -93,7 +94,8 @@ impl Assistant {
         self.ask(&podman, judge).await??;
         let new = NewMount { user: user.clone(), path, read_write, now_ms: now() };
         let mount = self.store.add_mount(new).await?;
-        tracing::info!(%user, folder = %mount.path, access = access(read_write), "granted");
+        let (folder, access) = (&mount.path, access(read_write));
+        tracing::info!(user_id = %user, %folder, access, "granted");
         Ok(mount)
     }
 
@@ -112,7 +114,8 @@ impl Assistant {
         let all = self.stand(user, Ok(podman)).await?;
         for Standing { mount, now } in &all {
             if let Err(reason) = now {
-                tracing::warn!(%user, folder = %mount.path, reason, "a run is without a folder");
+                let (message_id, folder) = (WITHOUT_FOLDER, &mount.path);
+                tracing::warn!(message_id, %folder, reason, "a run is without a folder");
             }
         }
         Ok(Folders(all))

@@ -15,6 +15,7 @@ use tokio::time::timeout;
 use super::Assistant;
 use crate::core::halt::{Halt, Reason};
 use crate::core::ids::RunId;
+use crate::core::journal::{HALTED, UNHALTED};
 use crate::core::limits::HALT_WAIT;
 use crate::core::problem::{Problem, ProblemKind, chain};
 use crate::host::machine::now;
@@ -39,7 +40,11 @@ impl Assistant {
             self.store.halt(&halt).await?;
             running.keys().copied().collect()
         };
-        tracing::warn!(runs = runs.len(), "halted; `noclaw unhalt` lets runs begin again");
+        tracing::warn!(
+            message_id = HALTED,
+            runs = runs.len(),
+            "halted; `noclaw unhalt` lets runs begin again"
+        );
         timeout(HALT_WAIT, self.gone_all(&runs)).await.ok();
         Ok(halt)
     }
@@ -62,7 +67,7 @@ impl Assistant {
         self.store.unhalt().await?;
         if self.gateway.halted().is_some() {
             self.gateway.unhalt();
-            tracing::warn!("no longer halted");
+            tracing::warn!(message_id = UNHALTED, "no longer halted");
         }
         self.wake.notify_one();
         Ok(())

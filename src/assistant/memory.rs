@@ -85,7 +85,7 @@ impl Assistant {
         let text = match tree.read(&path(head), TRANSCRIPT_BYTES) {
             Ok(text) => text.unwrap_or_default(),
             Err(error) => {
-                tracing::warn!(run = %run.run, error = chain(&error), "a transcript is not read");
+                tracing::warn!(error = chain(&error), "a transcript is not read");
                 return Ok(false);
             }
         };

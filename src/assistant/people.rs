@@ -86,7 +86,7 @@ impl Assistant {
             return Err(PeopleError::Exists { user });
         }
         self.state.workspace(&user)?;
-        tracing::info!(%user, "a user was made");
+        tracing::info!(user_id = %user, "a user was made");
         Ok(())
     }
 
@@ -124,13 +124,13 @@ impl Assistant {
         if rows.is_err()
             && let Err(error) = self.settle_removal(&aside).await
         {
-            tracing::error!(user = %aside.user, error = chain(&error), "cannot undo a removal");
+            tracing::error!(user_id = %aside.user, error = chain(&error), "cannot undo a removal");
         }
         // The folder is nobody's any more; others need not wait until it is deleted.
         drop(alone);
         let rows = rows?;
         points::reached("user_rows_removed").await;
-        tracing::info!(user = %aside.user, "a user was removed");
+        tracing::info!(user_id = %aside.user, "a user was removed");
         self.settle_removal(&aside).await?;
         Ok(Removed { rows, files })
     }
@@ -160,10 +160,10 @@ impl Assistant {
         });
         for aside in left {
             match self.settle_removal(&aside).await {
-                Ok(()) => tracing::info!(user = %aside.user, "settled an interrupted removal"),
+                Ok(()) => tracing::info!(user_id = %aside.user, "settled an interrupted removal"),
                 Err(error) => {
                     let error = chain(&error);
-                    tracing::error!(user = %aside.user, error, "cannot settle a removal");
+                    tracing::error!(user_id = %aside.user, error, "cannot settle a removal");
                 }
             }
         }

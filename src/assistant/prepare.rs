@@ -231,7 +231,7 @@ impl Assistant {
     fn instructions(&self, run: &Claimed, workspace: &Tree, folders: &str) -> String {
         let notes = workspace.read(NOTES, INSTRUCTIONS_BYTES).unwrap_or_else(|error| {
             let error = chain(&error);
-            tracing::warn!(user = %run.user, error, "the agent's notes are not read");
+            tracing::warn!(error, "the agent's notes are not read");
             None
         });
         let notes = notes.map(|notes| {

@@ -201,17 +201,17 @@ impl Assistant {
             Ok(count) => count.space(),
             Err(error) => {
                 let error = chain(&error);
-                return tracing::warn!(run = %run.run, error, "a workspace is not counted");
+                return tracing::warn!(error, "a workspace is not counted");
             }
         };
         if let Err(error) = self.store.workspace(run.run, used).await {
             let error = chain(&error);
-            tracing::warn!(run = %run.run, error, "what a workspace takes is not kept");
+            tracing::warn!(error, "what a workspace takes is not kept");
         }
         let quota = self.settings.limits.workspace;
         let is_nearly_full = |used| quota.percent(used) >= QUOTA_NOTICE_PERCENT;
         if is_nearly_full(used) && !run.workspace.is_some_and(is_nearly_full) {
-            tracing::warn!(user = %run.user, "this user's workspace takes {used} of {quota}");
+            tracing::warn!("this user's workspace takes {used} of {quota}");
         }
     }
 }

@@ -9,7 +9,6 @@ use crate::cell::CellError;
 use crate::cell::agent::AgentError;
 use crate::cell::door::{Door, DoorError};
 use crate::cell::stream_json::TurnResult;
-use crate::core::ids::RunId;
 use crate::core::limits::PREFLIGHT_TIME;
 use crate::core::money::Usage;
 use crate::core::preflight::Shortfall;
@@ -172,10 +171,10 @@ pub(super) async fn explained<T>(
 
 /// Tells the log what the kernel did to an agent's children: the agent has seen to it, its owner
 /// may want to give cells more memory.
-pub(super) fn remark(run: RunId, exit: &Exit) {
+pub(super) fn remark(exit: &Exit) {
     if let Some(oom_kills @ 1..) = exit.oom_kills {
         let peak = exit.memory_peak;
-        tracing::warn!(%run, oom_kills, peak, "children of the agent were killed for memory");
+        tracing::warn!(oom_kills, peak, "children of the agent were killed for memory");
     }
 }
 

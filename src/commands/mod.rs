@@ -8,6 +8,7 @@ mod doctor;
 mod halt;
 mod history;
 mod image;
+mod logs;
 mod mount;
 mod news;
 mod places;
@@ -75,6 +76,8 @@ enum Command {
     Status(status::Args),
     /// Check what this machine needs to run NoClaw
     Doctor(doctor::Args),
+    /// Show the log of a service that systemd runs, by run or user
+    Logs(logs::Args),
     /// Serve the demo model: a small deterministic stand-in for the Messages API
     DemoModel(demo_model::Args),
 }
@@ -140,6 +143,7 @@ pub fn main() -> ExitCode {
         Some(Command::Unhalt(args)) => halt::unhalt(&args),
         Some(Command::Status(args)) => status::run(&args),
         Some(Command::Doctor(args)) => doctor::run(&args),
+        Some(Command::Logs(args)) => logs::run(&args),
         Some(Command::DemoModel(args)) => demo_model::run(&args),
     };
     let status = match ended {

@@ -29,6 +29,7 @@ use crate::assistant::{Assistant, Running, Settings};
 use crate::cell::Cells;
 use crate::cell::start::StartLine;
 use crate::channels::{Routes, health, listen};
+use crate::core::journal;
 use crate::core::limits::INSTRUCTIONS_BYTES;
 use crate::core::money::Prices;
 use crate::core::problem::{ExitStatus, chain};
@@ -159,7 +160,11 @@ async fn serve(
     let connections = Connections::new(stop.clone());
     let is_activated = sockets.unix.is_some();
     let listening = listen(&args, &assistant, &connections, (landlock, sockets)).await?;
-    tracing::info!(pid = std::process::id(), listening = listening.join(" "), "ready for messages");
+    tracing::info!(
+        message_id = journal::READY,
+        listening = listening.join(" "),
+        "ready for messages"
+    );
     tell_what_is_missing(&assistant).await;
     let worker = tokio::spawn(work(Arc::clone(&assistant)));
     report::until(signals.next(), &assistant).await;
@@ -184,7 +189,7 @@ async fn tell_what_is_missing(assistant: &Assistant) {
     }
     if let Err(problem) = assistant.ready.check().await {
         let hint = problem.hint.as_deref();
-        tracing::warn!(hint, "not ready to answer yet: {problem}");
+        tracing::warn!(message_id = journal::NOT_READY, hint, "not ready to answer yet: {problem}");
     }
 
     if let Err(error) = assistant.settings.guard.allowlist() {
@@ -233,7 +238,11 @@ async fn wind_down(
     connections: &Connections,
     mut signals: Signals,
 ) {
-    tracing::info!(seconds = args.limits.stop_time, "stopping; a second signal does not wait");
+    tracing::info!(
+        message_id = journal::STOPPING,
+        seconds = args.limits.stop_time,
+        "stopping; a second signal does not wait"
+    );
     let most = Duration::from_secs(args.limits.stop_time);
     let ended = tokio::select! {
         ended = tokio::time::timeout(most, &mut worker) => ended.is_ok(),

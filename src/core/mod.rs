@@ -5,6 +5,7 @@
 pub mod arbitrary;
 pub mod halt;
 pub mod ids;
+pub mod journal;
 pub mod limits;
 pub mod message;
 pub mod money;

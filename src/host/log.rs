@@ -4,7 +4,9 @@
 use std::io::IsTerminal;
 
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::field::MakeExt;
 use tracing_subscriber::filter::ParseError;
+use tracing_subscriber::fmt::format::debug_fn;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
@@ -18,7 +20,14 @@ pub fn start(filter: Option<&str>) -> Result<(), ParseError> {
     let started = match journal() {
         Some(journal) => registry.with(journal).try_init(),
         None => {
+            // What a person reads needs no message id.
+            let fields = debug_fn(|out, field, value| match field.name() {
+                "message" => write!(out, "{value:?}"),
+                "message_id" => Ok(()),
+                name => write!(out, "{name}={value:?}"),
+            });
             let layer = tracing_subscriber::fmt::layer()
+                .fmt_fields(fields.delimited(" "))
                 .with_writer(std::io::stderr)
                 .with_ansi(std::io::stderr().is_terminal())
                 .with_target(false);

@@ -57,7 +57,7 @@ impl Operation for Recover {
                 // Nothing of it was written: its one write comes last.
                 Err(error @ (Error::Row { .. } | Error::Impossible { .. })) => {
                     let (seq, id, error) = (row.seq, &row.id, chain(&error));
-                    tracing::error!(seq, run = %id, error, "a run cannot be settled; it stays");
+                    tracing::error!(seq, run_id = %id, error, "a run cannot be settled; it stays");
                 }
                 Err(error) => return Err(error),
             }
