@@ -7,17 +7,27 @@
 mod support;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::process::Command;
+use std::process::{Command, Output};
 
 use serde_json::Value;
 use support::broken::BrokenPodman;
 use support::recorder::{Recorder, Say};
-use support::{House, NOCLAW, Result, ground};
+use support::{House, NOCLAW, Result, ground, told};
 
 /// Probe: result and detail.
 type Probed = BTreeMap<String, (String, String)>;
 
 const PATIENT: &[&str] = &["--patient"];
+
+/// `noclaw doctor --escape --json` with a state of its own.
+fn doctor(podman: &str, more: &[&str], variables: &[(&str, &str)]) -> Result<Output> {
+    let state = tempfile::tempdir()?;
+    let mut command = Command::new(NOCLAW);
+    command.args(["doctor", "--escape", "--json", "--podman", podman]).args(more);
+    command.env("NOCLAW_LAUNCHER", ground("NOCLAW_TEST_LAUNCHER")?);
+    command.arg("--state").arg(state.path()).envs(variables.iter().copied());
+    Ok(command.output()?)
+}
 
 /// Runs the probes; their command's exit status stands beside them.
 fn escape(
@@ -25,22 +35,22 @@ fn escape(
     patience: &[&str],
     variables: &[(&str, &str)],
 ) -> Result<(Option<i32>, Probed)> {
-    let state = tempfile::tempdir()?;
-    let mut command = Command::new(NOCLAW);
-    command.args(["doctor", "--escape", "--json", "--podman", podman]).args(patience);
-    command.arg("--launcher").arg(ground("NOCLAW_TEST_LAUNCHER")?);
-    command.arg("--state").arg(state.path()).envs(variables.iter().copied());
-    let output = command.output()?;
-    let probed: Vec<Value> = serde_json::from_slice(&output.stdout)
-        .map_err(|error| format!("{error}: {}", String::from_utf8_lossy(&output.stderr)))?;
+    let output = doctor(podman, patience, variables)?;
+    Ok((output.status.code(), probed(&output)?))
+}
+
+/// The array on standard output: every element in its form, no probe twice.
+fn probed(output: &Output) -> Result<Probed> {
+    let list: Vec<Value> =
+        serde_json::from_slice(&output.stdout).map_err(|e| format!("{e}: {}", told(output)))?;
     let word = |value: &Value| value.as_str().map(ToOwned::to_owned).ok_or("no word");
     let mut found = Probed::new();
-    for one in &probed {
+    for one in &list {
         let twice =
             found.insert(word(&one["probe"])?, (word(&one["result"])?, word(&one["detail"])?));
         assert!(twice.is_none(), "told twice: {one}");
     }
-    Ok((output.status.code(), found))
+    Ok(found)
 }
 
 fn with<'a>(probed: &'a Probed, result: &str) -> Vec<&'a str> {
@@ -61,6 +71,44 @@ fn nothing_is_open_in_a_cell() -> Result {
     let mut untested: Vec<_> = untested.map(|(_, probe)| format!("exhaustion: {probe}")).collect();
     untested.sort();
     assert_eq!(with(&probed, "not_tested"), untested);
+    Ok(())
+}
+
+#[test]
+fn what_cannot_be_tried_is_told_as_one_line_that_says_what_to_do() -> Result {
+    let here = ground("NOCLAW_PODMAN")?;
+    let nobody = tempfile::tempdir()?.path().join("sock").display().to_string();
+    let mut ways = vec![
+        (nobody, vec![], 69, "No such file or directory", "systemctl --user start podman.socket"),
+        (here.clone(), vec!["--launcher", "/none"], 78, "/none", "--launcher PATH"),
+        (
+            here.clone(),
+            vec!["--accept-without", "disk"],
+            64,
+            "a limit to do without",
+            "memory, pids or cpu",
+        ),
+    ];
+    // Of what this machine has not, all must be accepted.
+    let missing = std::env::var("NOCLAW_ACCEPT_WITHOUT").unwrap_or_default();
+    let hint = format!("--accept-without={missing}");
+    if !missing.is_empty() {
+        ways.push((here, vec!["--accept-without="], 78, "no cgroup controller", &hint));
+    }
+    for (podman, more, status, why, hint) in ways {
+        let output = doctor(&podman, &more, &[])?;
+        assert_eq!(output.status.code(), Some(status), "{}", told(&output));
+        let probed = probed(&output)?;
+        let [(probe, (result, detail))] = probed.iter().collect::<Vec<_>>()[..] else {
+            return Err(format!("more than one line: {probed:#?}").into());
+        };
+        assert_eq!((probe.as_str(), result.as_str()), ("the other probes", "not_tested"));
+        let error = String::from_utf8_lossy(&output.stderr);
+        for word in [why, hint] {
+            assert!(detail.contains(word), "{word}: {detail}");
+            assert!(error.contains(word), "{word}: {error}");
+        }
+    }
     Ok(())
 }
 

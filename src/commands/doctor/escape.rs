@@ -17,7 +17,8 @@
 //! | the preflight falls short of the plan | `open`, and the probes run all the same: they show what of it matters |
 //! | a layer that this machine lacks, and the owner accepted to do without | `not_tested`, with its name |
 //! | the probes stop early, or say something else | `open` |
-//! | the cell cannot be made | the command fails, and nothing is told about probes |
+//! | the machine lacks what a run needs, or a cell cannot be made | the command fails; what was |
+//! |  | tried stands, the rest is one line more, `not_tested`, with the reason |
 
 mod bait;
 mod persistence;
@@ -35,9 +36,10 @@ use tokio::time::timeout;
 
 use self::bait::Bait;
 use super::Args;
+use crate::assistant::ready;
 use crate::cell::door::{Door, Model};
 use crate::cell::{Cell, Cells, LABEL_INSTANCE};
-use crate::commands::Failure;
+use crate::commands::{Failure, accepted};
 use crate::core::limits::CELL_START;
 use crate::core::plan::CellPlan;
 use crate::core::problem::{ExitStatus, chain};
@@ -49,6 +51,10 @@ const PROBE_TIME: Duration = Duration::from_secs(120);
 const GONE_TIME: Duration = Duration::from_secs(10);
 /// All that the probes say.
 const SAID_BYTES: usize = 1 << 20;
+
+/// Stands for the probes that could not be tried. Their names are not made up: some are known only
+/// once they run.
+const REST: &str = "the other probes";
 
 /// What came of a probe.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -88,26 +94,43 @@ impl Probed {
     }
 }
 
+/// What came of all probes.
+pub struct Report {
+    /// A line for each, and one more for those that could not be tried.
+    pub probed: Vec<Probed>,
+    /// Why some could not be.
+    pub failure: Option<Failure>,
+}
+
 /// Runs all probes.
-///
-/// # Errors
-/// When there is no cell to run them in.
-pub async fn run(args: &Args) -> Result<Vec<Probed>, Failure> {
+pub async fn run(args: &Args) -> Report {
+    let mut probed = Vec::new();
+    let failure = probe(args, &mut probed).await.err();
+    if let Some(failure) = &failure {
+        let hint = failure.hint.as_ref().map(|hint| format!("; {hint}")).unwrap_or_default();
+        let why = format!("{}{hint}", failure.message);
+        probed.push(Probed::new(REST, Outcome::NotTested, why));
+    }
+    Report { probed, failure }
+}
+
+async fn probe(args: &Args, probed: &mut Vec<Probed>) -> Result<(), Failure> {
     let failed = |error: &dyn std::error::Error| Failure::of(ExitStatus::Unavailable, error);
     let cells = Cells::at(&args.podman);
+    let podman = ready::podman(&cells).await?;
+    ready::judge(&podman, &accepted(&args.accept_without)?)?;
     let bait = Bait::lay(args, &cells).await?;
     let (plan, job) = bait.cell(args)?;
     // What an earlier one left when it was killed.
     cells.remove_all(&plan.instance).await.map_err(|error| failed(&error))?;
     let cell = cells.create(&plan).await.map_err(|error| failed(&error))?;
-    let mut probed = Vec::new();
-    let attacked = attack(&cell, &job, &bait, &plan, &mut probed).await;
+    let attacked = attack(&cell, &job, &bait, &plan, probed).await;
     let ended = ended(&cells, &cell, plan.instance.as_str()).await;
     attacked?;
     probed.push(ended);
     probed.extend(bait.afterwards());
     probed.extend(persistence::run(args, &cells, &bait).await?);
-    Ok(probed)
+    Ok(())
 }
 
 async fn attack(

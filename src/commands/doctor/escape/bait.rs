@@ -16,7 +16,7 @@ use super::Probed;
 use crate::cell::door::Model;
 use crate::cell::start::{Session, StartLine};
 use crate::cell::{Cells, TRANSCRIPTS, WORKSPACE, image};
-use crate::commands::{Failure, read_key};
+use crate::commands::{Failure, accepted, read_key};
 use crate::core::ids::{InvalidId, RunId, UserName};
 use crate::core::limits::{CELL_FSIZE, CELL_NOFILE, Limits};
 use crate::core::money::{Meter, Prices};
@@ -176,8 +176,6 @@ impl Bait {
         let mut job = start.job(&session);
         let landlock_rules = job.confinement.landlock.len();
         change(&mut job);
-        let accept_without = args.accept_without.iter().map(|name| name.parse());
-        let accept_without = accept_without.collect::<Result<Vec<_>, _>>();
         let plan = CellPlan {
             instance: self.state.instance().clone(),
             run,
@@ -191,7 +189,7 @@ impl Bait {
             seccomp_profile: profile.to_string_lossy().into_owned(),
             environment: job.env.keys().cloned().collect(),
             landlock_rules,
-            accept_without: accept_without.map_err(|error| config(&error))?,
+            accept_without: accepted(&args.accept_without)?,
         };
         Ok((plan, job))
     }
