@@ -63,7 +63,7 @@ fn nothing_is_open_in_a_cell() -> Result {
     let (status, probed) = escape(&ground("NOCLAW_PODMAN")?, PATIENT, &[])?;
     assert_eq!(with(&probed, "open"), [""; 0], "{probed:#?}");
     assert_eq!(status, Some(0));
-    assert!(with(&probed, "blocked").len() > 130, "{probed:#?}");
+    assert!(with(&probed, "blocked").len() > 150, "{probed:#?}");
     // What this machine's kernel has no controller for, and nothing else.
     let without = std::env::var("NOCLAW_ACCEPT_WITHOUT").unwrap_or_default();
     let untested = [("memory", "memory"), ("pids", "processes"), ("cpu", "processor time")];
@@ -163,22 +163,39 @@ const CARELESS: &str = "--setting-sources,--strict-mcp-config,--tools,--system-p
 /// Where the host's `/tmp` is the cell's, the agent leaves nothing in it.
 const TIDY: &str = "TMPDIR=/home/agent,CLAUDE_CODE_TMPDIR=/home/agent";
 
-/// What stays blocked though every layer that a runtime makes is away, and why.
+/// And a pid 1 that waits for nobody but the launcher.
+const NO_REAPER: &str = r#"
+launcher = c["process"]["args"]
+c["process"]["args"] = ["/usr/bin/python3", "-c", f"""
+import os
+child = os.fork()
+if child == 0: os.execv({launcher[0]!r}, {launcher!r})
+os.waitpid(child, 0)"""]
+"#;
+
+/// What stays blocked whatever is taken away, and why that cannot be.
 const STAYS: &[(&str, &str)] = &[
-    ("door: a model without a price", "the gateway's own rule; its tests are src/gateway/tests"),
-    (
-        "door: its own routes, from the model's socket",
-        "the launcher's: what comes there is a model's",
-    ),
-    ("door: other routes of the model's server", "the gateway's own rule"),
-    ("door: smuggled and giant headers", "the gateway's own rule"),
     (
         "door: pid 1 is killed or stopped",
         "no signal from inside ends the first process of a namespace",
     ),
     ("end: a daemon that ignores signals", "the kernel ends a namespace with its first process"),
+    (
+        "exhaustion: a flood of lines in the agent's place",
+        "a reader without a bound fills this machine's memory: no build has one",
+    ),
+    ("exhaustion: a line without end in the agent's place", "the same"),
     ("files: a hard link to a file that is not ours", "no link goes from one mount to another"),
-    ("host: reads trap-fifo", "the host's own; its tests are src/host/tree.rs"),
+    (
+        "host: an allowlist in a folder that others can write to",
+        "the file is judged by its handle, in the one place where it is read: nothing to leave out",
+    ),
+    ("host: an allowlist that is a link", "the same"),
+    ("host: an allowlist that others can write to", "the same"),
+    (
+        "host: reads trap-fifo",
+        "the one call that opens what an agent wrote follows no link and wants a regular file",
+    ),
     ("host: reads trap-up/passwd", "the same"),
     ("host: reads trap-zero", "the same"),
     ("host: reads way-out", "the same"),
@@ -197,34 +214,50 @@ const STAYS: &[(&str, &str)] = &[
     ("privileges: no-new-privileges", "the second filter cannot be loaded without"),
 ];
 
+/// How a line begins that is open because nothing was proved.
+const UNPROVED: [&str; 3] =
+    ["what is allowed does not work", "nothing is proved", "no such error came"];
+
 #[test]
 fn each_probe_can_fail() -> Result {
     let podman = BrokenPodman::start()?;
-    let host_network = format!("{ALL_AWAY}{HOST_NETWORK}");
-    let unconfined = [("NOCLAW_TEST_UNCONFINED", "1"), ("NOCLAW_TEST_AGENT", TIDY)];
+    let host_network = format!("{ALL_AWAY}{HOST_NETWORK}{NO_REAPER}");
+    let unconfined = [
+        ("NOCLAW_TEST_UNCONFINED", "1"),
+        ("NOCLAW_TEST_AGENT", TIDY),
+        ("NOCLAW_TEST_UNGATED", "1"),
+    ];
     let careless = [("NOCLAW_TEST_AGENT", CARELESS)];
-    let at_home = [("NOCLAW_TEST_AGENT", "HOME=/workspace")];
+    // A word that is short, and told everywhere, in the place of the key.
+    let at_home = [
+        ("NOCLAW_TEST_AGENT", "HOME=/workspace"),
+        ("NOCLAW_TEST_KEY", "escape"),
+        ("NOCLAW_TEST_BOUNDLESS", "1"),
+    ];
     let ways: [(&str, &[&str], &[_]); 4] = [
         (ALL_AWAY, &[], &unconfined),
         (&host_network, &[], &unconfined),
         ("", PATIENT, &careless),
         ("", &[], &at_home),
     ];
-    let mut blocked: Vec<BTreeSet<String>> = Vec::new();
+    let (mut blocked, mut open) = (BTreeSet::new(), BTreeSet::new());
     for (edit, patience, variables) in ways {
         podman.edit(edit)?;
         let (status, probed) = escape(&podman.socket(), patience, variables)?;
         assert_eq!(status, Some(70), "{probed:#?}");
-        for (probe, (_, detail)) in &probed {
+        for (probe, (result, detail)) in probed {
             // Neither says anything of the layers.
             let broken = ["the probe failed", "it was not answered"];
             assert!(!broken.iter().any(|why| detail.starts_with(why)), "{probe}: {detail}");
+            if result == "blocked" {
+                blocked.insert(probe);
+            } else if result == "open" && !UNPROVED.iter().any(|why| detail.starts_with(why)) {
+                open.insert(probe);
+            }
         }
-        blocked.push(with(&probed, "blocked").into_iter().map(str::to_owned).collect());
     }
     let stays = |probe: &&String| STAYS.iter().any(|(stays, _)| stays == probe);
-    let held = blocked.into_iter().reduce(|held, more| &held & &more);
-    let held: Vec<_> = held.iter().flatten().filter(|probe| !stays(probe)).collect();
+    let held: Vec<_> = blocked.difference(&open).filter(|probe| !stays(probe)).collect();
     assert_eq!(held, [""; 0]);
     Ok(())
 }

@@ -6,7 +6,9 @@
 //! things to be found (`escape/bait.rs`): a key, a file, sockets, a port of the host's.
 //!
 //! ```text
-//! bait ──> create ──> door: hello, preflight, the probes' lines, exit ──> end ──> the host's own
+//! bait ──> create ──> door: hello, preflight, the probes' lines, exit ──> end
+//!      ──> what the host makes of what they left, and of other things in its way: `escape/host.rs`
+//!      ──> a whole service, whose agents' tools attack it: `escape/service.rs`, `escape/leaks.rs`
 //!      ──> traps ──> another cell, with the agent itself in it: `escape/persistence.rs`
 //! ```
 //!
@@ -21,7 +23,10 @@
 //! |  | tried stands, the rest is one line more, `not_tested`, with the reason |
 
 mod bait;
+mod host;
+mod leaks;
 mod persistence;
+mod service;
 mod talk;
 
 use std::time::{Duration, Instant};
@@ -43,7 +48,6 @@ use crate::commands::{Failure, accepted};
 use crate::core::limits::CELL_START;
 use crate::core::plan::CellPlan;
 use crate::core::problem::{ExitStatus, chain};
-use crate::host::tree::Tree;
 
 /// How long one probe may take; the slowest fills memory.
 const PROBE_TIME: Duration = Duration::from_secs(120);
@@ -128,7 +132,10 @@ async fn probe(args: &Args, probed: &mut Vec<Probed>) -> Result<(), Failure> {
     let ended = ended(&cells, &cell, plan.instance.as_str()).await;
     attacked?;
     probed.push(ended);
-    probed.extend(bait.afterwards());
+    probed.extend(host::traps(&bait)?);
+    probed.extend(host::allowlists(&bait)?);
+    probed.push(host::exchange(args, &cells, &bait).await?);
+    probed.extend(service::run(args, &cells, &bait).await?);
     probed.extend(persistence::run(args, &cells, &bait).await?);
     Ok(())
 }
@@ -227,18 +234,4 @@ async fn ended(cells: &Cells, cell: &Cell, instance: &str) -> Probed {
         }
         Err(error) => Probed::new(PROBE, Outcome::Open, chain(&error)),
     }
-}
-
-/// What the service would read of the traps that the probes left in the workspace.
-fn traps(workspace: &Tree) -> Vec<Probed> {
-    const MOST: usize = 1 << 16;
-    let mut probed: Vec<_> = ["way-out", "trap-zero", "trap-fifo", "trap-up/passwd"]
-        .map(|name| Probed::refused(&format!("host: reads {name}"), workspace.read(name, MOST)))
-        .into();
-    // The twin.
-    if !matches!(workspace.read("twin", MOST), Ok(Some(text)) if text.starts_with('x')) {
-        let detail = "what is allowed does not work: the other probes say nothing";
-        probed.push(Probed::new("twin: the host reads a file", Outcome::Open, detail));
-    }
-    probed
 }
