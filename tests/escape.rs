@@ -322,12 +322,21 @@ fn with_a_layer_broken_the_agent_is_not_started_and_the_layer_is_named() -> Resu
     podman.edit("")?;
     assert_eq!(house.send(&["the twin"])?, "It was started.");
 
-    podman.edit("")?;
-    house.env("NOCLAW_TEST_UNCONFINED", "1");
-    house.close()?;
-    house.open()?;
-    let run = house.run(&["hello"])?;
-    let error = run["error"].as_str().unwrap_or_default();
-    assert!(error.contains("agent: "), "without Landlock and the second filter: {run}");
+    // What the agent's process gives up by itself, one thing after the other and both.
+    for (what, field) in [
+        ("landlock", "agent: Landlock is missing"),
+        ("seccomp", "agent: the answer of the second filter is"),
+        ("1", "agent: the answer of the second filter is"),
+    ] {
+        let before = recorder.requests().len();
+        house.env("NOCLAW_TEST_UNCONFINED", what);
+        house.close()?;
+        house.open()?;
+        let run = house.run(&["hello"])?;
+        let error = run["error"].as_str().unwrap_or_default();
+        assert_eq!(run["status"], "failed", "without {what}: {run}");
+        assert!(error.contains(field), "without {what}: {error}");
+        assert_eq!(recorder.requests().len(), before, "without {what}: the model was asked");
+    }
     Ok(())
 }
