@@ -127,6 +127,6 @@ async fn journal(since: i64) -> Option<String> {
         if Instant::now() > late {
             return None;
         }
-        sleep(LOOK).await;
+        sleep(JOURNAL_TIME / 20).await;
     }
 }
