@@ -14,7 +14,7 @@
 //! | the service does not begin, or answers nothing at all | that is `open`; the rest `not_tested` |
 //!
 //! It ends with this process, whatever that is killed by. Its users are removed, with their files,
-//! before it ends and, should it have been killed, after it has begun.
+//! before it ends. What one leaves that could not do so is cleared away by the next.
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -28,7 +28,8 @@ use serde_json::{Value, json};
 use tokio::join;
 use tokio::process::{Child, Command};
 use tokio::task::JoinSet;
-use tokio::time::timeout;
+use tokio::time::{Instant, sleep, timeout};
+use uuid::Uuid;
 
 use super::super::Args;
 use super::bait::Bait;
@@ -36,8 +37,11 @@ use super::{Outcome, Probed, leaks};
 use crate::cell::Cells;
 use crate::commands::Failure;
 use crate::commands::client::Client;
+use crate::core::ids::InvalidId;
 use crate::core::limits::CELL_START;
 use crate::core::problem::{ExitStatus, chain};
+use crate::host::state::{State, StateError};
+use crate::host::tree::Tree;
 use crate::host::{owned, points};
 
 const TABLE: &str = include_str!("../../../../data/escape/service.json");
@@ -108,12 +112,13 @@ pub(super) async fn run(args: &Args, cells: &Cells, bait: &Bait) -> Result<Vec<P
         serde_json::from_str(TABLE).map_err(|error| Failure::of(ExitStatus::Config, &error))?;
     let folder = bait.inside("service");
     let service = Service { client: Client::at(folder.join("sock")), folder };
-    let mut child = match service.start(args, bait) {
+    let users: Vec<_> = (0..table.attacks.len()).map(user).chain([leaks::USER.into()]).collect();
+    let cleared = service.clear(&users).await;
+    let mut child = match cleared.and_then(|()| service.start(args, bait)) {
         Ok(child) => child,
         Err(why) => return Ok(untried(&table, &why)),
     };
-    let users: Vec<_> = (0..table.attacks.len()).map(user).chain([leaks::USER.into()]).collect();
-    let begun = service.begun(&mut child, &users).await;
+    let begun = service.begun(&mut child).await;
     let service = Arc::new(service);
     let mut probed = match begun {
         Ok(()) => {
@@ -159,6 +164,31 @@ async fn attack(service: &Arc<Service>, table: Table, model: &str) -> Vec<Probed
 }
 
 impl Service {
+    /// Waits for the end of an earlier one, and begins anew: its messages may still wait, and its
+    /// users' files lie there.
+    async fn clear(&self, users: &[String]) -> Result<(), String> {
+        let fresh = Uuid::new_v4().to_string().parse().map_err(|e: InvalidId| chain(&e))?;
+        let late = Instant::now() + STOP_TIME;
+        let state = loop {
+            match State::open(&self.state(), &fresh) {
+                Err(StateError::InUse { .. }) if Instant::now() < late => sleep(LOOK).await,
+                opened => break opened.map_err(|error| chain(&error))?,
+            }
+        };
+        for name in ["noclaw.db", "noclaw.db-wal", "noclaw.db-shm"] {
+            owned::remove(&state.database().with_file_name(name)).ok();
+        }
+        for user in users {
+            let user = user.parse().map_err(|error: InvalidId| chain(&error))?;
+            for folder in [state.workspace(&user), state.transcripts(&user, 1)] {
+                let folder = folder.map_err(|error| chain(&error))?;
+                let emptied = Tree::open(&folder).and_then(|tree| tree.keep_only(&[]));
+                emptied.map_err(|error| chain(&error))?;
+            }
+        }
+        Ok(())
+    }
+
     fn start(&self, args: &Args, bait: &Bait) -> Result<Child, String> {
         let told = |error: std::io::Error| format!("{}: {error}", self.folder.display());
         owned::make_directory(&self.folder).map_err(told)?;
@@ -213,8 +243,8 @@ impl Service {
         self.folder.join("log")
     }
 
-    /// Waits until it is ready, and a message is answered. What was left of its users is removed.
-    async fn begun(&self, child: &mut Child, users: &[String]) -> Result<(), String> {
+    /// Waits until it is ready, and a message is answered.
+    async fn begun(&self, child: &mut Child) -> Result<(), String> {
         let ready = async {
             loop {
                 match (self.client.get("/readyz").await, child.try_wait()) {
@@ -230,7 +260,6 @@ impl Service {
         let late = format!("it was not ready within {} s", CELL_START.as_secs());
         let ready = timeout(CELL_START, ready).await.unwrap_or(Err(late));
         ready.map_err(|why| format!("{why}; its log is {}", self.log().display()))?;
-        self.remove(users).await;
         match self.send(leaks::USER, "hello").await? {
             Run { status, .. } if status == "answered" => Ok(()),
             other => Err(other.told()),
