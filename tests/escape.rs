@@ -7,17 +7,27 @@
 mod support;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::process::Command;
+use std::process::{Command, Output};
 
 use serde_json::Value;
 use support::broken::BrokenPodman;
 use support::recorder::{Recorder, Say};
-use support::{House, NOCLAW, Result, ground};
+use support::{House, NOCLAW, Result, ground, told};
 
 /// Probe: result and detail.
 type Probed = BTreeMap<String, (String, String)>;
 
 const PATIENT: &[&str] = &["--patient"];
+
+/// `noclaw doctor --escape --json` with a state of its own.
+fn doctor(podman: &str, more: &[&str], variables: &[(&str, &str)]) -> Result<Output> {
+    let state = tempfile::tempdir()?;
+    let mut command = Command::new(NOCLAW);
+    command.args(["doctor", "--escape", "--json", "--podman", podman]).args(more);
+    command.env("NOCLAW_LAUNCHER", ground("NOCLAW_TEST_LAUNCHER")?);
+    command.arg("--state").arg(state.path()).envs(variables.iter().copied());
+    Ok(command.output()?)
+}
 
 /// Runs the probes; their command's exit status stands beside them.
 fn escape(
@@ -25,22 +35,22 @@ fn escape(
     patience: &[&str],
     variables: &[(&str, &str)],
 ) -> Result<(Option<i32>, Probed)> {
-    let state = tempfile::tempdir()?;
-    let mut command = Command::new(NOCLAW);
-    command.args(["doctor", "--escape", "--json", "--podman", podman]).args(patience);
-    command.arg("--launcher").arg(ground("NOCLAW_TEST_LAUNCHER")?);
-    command.arg("--state").arg(state.path()).envs(variables.iter().copied());
-    let output = command.output()?;
-    let probed: Vec<Value> = serde_json::from_slice(&output.stdout)
-        .map_err(|error| format!("{error}: {}", String::from_utf8_lossy(&output.stderr)))?;
+    let output = doctor(podman, patience, variables)?;
+    Ok((output.status.code(), probed(&output)?))
+}
+
+/// The array on standard output: every element in its form, no probe twice.
+fn probed(output: &Output) -> Result<Probed> {
+    let list: Vec<Value> =
+        serde_json::from_slice(&output.stdout).map_err(|e| format!("{e}: {}", told(output)))?;
     let word = |value: &Value| value.as_str().map(ToOwned::to_owned).ok_or("no word");
     let mut found = Probed::new();
-    for one in &probed {
+    for one in &list {
         let twice =
             found.insert(word(&one["probe"])?, (word(&one["result"])?, word(&one["detail"])?));
         assert!(twice.is_none(), "told twice: {one}");
     }
-    Ok((output.status.code(), found))
+    Ok(found)
 }
 
 fn with<'a>(probed: &'a Probed, result: &str) -> Vec<&'a str> {
@@ -53,7 +63,7 @@ fn nothing_is_open_in_a_cell() -> Result {
     let (status, probed) = escape(&ground("NOCLAW_PODMAN")?, PATIENT, &[])?;
     assert_eq!(with(&probed, "open"), [""; 0], "{probed:#?}");
     assert_eq!(status, Some(0));
-    assert!(with(&probed, "blocked").len() > 130, "{probed:#?}");
+    assert!(with(&probed, "blocked").len() > 150, "{probed:#?}");
     // What this machine's kernel has no controller for, and nothing else.
     let without = std::env::var("NOCLAW_ACCEPT_WITHOUT").unwrap_or_default();
     let untested = [("memory", "memory"), ("pids", "processes"), ("cpu", "processor time")];
@@ -61,6 +71,44 @@ fn nothing_is_open_in_a_cell() -> Result {
     let mut untested: Vec<_> = untested.map(|(_, probe)| format!("exhaustion: {probe}")).collect();
     untested.sort();
     assert_eq!(with(&probed, "not_tested"), untested);
+    Ok(())
+}
+
+#[test]
+fn what_cannot_be_tried_is_told_as_one_line_that_says_what_to_do() -> Result {
+    let here = ground("NOCLAW_PODMAN")?;
+    let nobody = tempfile::tempdir()?.path().join("sock").display().to_string();
+    let mut ways = vec![
+        (nobody, vec![], 69, "No such file or directory", "systemctl --user start podman.socket"),
+        (here.clone(), vec!["--launcher", "/none"], 78, "/none", "--launcher PATH"),
+        (
+            here.clone(),
+            vec!["--accept-without", "disk"],
+            64,
+            "a limit to do without",
+            "memory, pids or cpu",
+        ),
+    ];
+    // Of what this machine has not, all must be accepted.
+    let missing = std::env::var("NOCLAW_ACCEPT_WITHOUT").unwrap_or_default();
+    let hint = format!("--accept-without={missing}");
+    if !missing.is_empty() {
+        ways.push((here, vec!["--accept-without="], 78, "no cgroup controller", &hint));
+    }
+    for (podman, more, status, why, hint) in ways {
+        let output = doctor(&podman, &more, &[])?;
+        assert_eq!(output.status.code(), Some(status), "{}", told(&output));
+        let probed = probed(&output)?;
+        let [(probe, (result, detail))] = probed.iter().collect::<Vec<_>>()[..] else {
+            return Err(format!("more than one line: {probed:#?}").into());
+        };
+        assert_eq!((probe.as_str(), result.as_str()), ("the other probes", "not_tested"));
+        let error = String::from_utf8_lossy(&output.stderr);
+        for word in [why, hint] {
+            assert!(detail.contains(word), "{word}: {detail}");
+            assert!(error.contains(word), "{word}: {error}");
+        }
+    }
     Ok(())
 }
 
@@ -115,22 +163,39 @@ const CARELESS: &str = "--setting-sources,--strict-mcp-config,--tools,--system-p
 /// Where the host's `/tmp` is the cell's, the agent leaves nothing in it.
 const TIDY: &str = "TMPDIR=/home/agent,CLAUDE_CODE_TMPDIR=/home/agent";
 
-/// What stays blocked though every layer that a runtime makes is away, and why.
+/// And a pid 1 that waits for nobody but the launcher.
+const NO_REAPER: &str = r#"
+launcher = c["process"]["args"]
+c["process"]["args"] = ["/usr/bin/python3", "-c", f"""
+import os
+child = os.fork()
+if child == 0: os.execv({launcher[0]!r}, {launcher!r})
+os.waitpid(child, 0)"""]
+"#;
+
+/// What stays blocked whatever is taken away, and why that cannot be.
 const STAYS: &[(&str, &str)] = &[
-    ("door: a model without a price", "the gateway's own rule; its tests are src/gateway/tests"),
-    (
-        "door: its own routes, from the model's socket",
-        "the launcher's: what comes there is a model's",
-    ),
-    ("door: other routes of the model's server", "the gateway's own rule"),
-    ("door: smuggled and giant headers", "the gateway's own rule"),
     (
         "door: pid 1 is killed or stopped",
         "no signal from inside ends the first process of a namespace",
     ),
     ("end: a daemon that ignores signals", "the kernel ends a namespace with its first process"),
+    (
+        "exhaustion: a flood of lines in the agent's place",
+        "a reader without a bound fills this machine's memory: no build has one",
+    ),
+    ("exhaustion: a line without end in the agent's place", "the same"),
     ("files: a hard link to a file that is not ours", "no link goes from one mount to another"),
-    ("host: reads trap-fifo", "the host's own; its tests are src/host/tree.rs"),
+    (
+        "host: an allowlist in a folder that others can write to",
+        "the file is judged by its handle, in the one place where it is read: nothing to leave out",
+    ),
+    ("host: an allowlist that is a link", "the same"),
+    ("host: an allowlist that others can write to", "the same"),
+    (
+        "host: reads trap-fifo",
+        "the one call that opens what an agent wrote follows no link and wants a regular file",
+    ),
     ("host: reads trap-up/passwd", "the same"),
     ("host: reads trap-zero", "the same"),
     ("host: reads way-out", "the same"),
@@ -149,34 +214,50 @@ const STAYS: &[(&str, &str)] = &[
     ("privileges: no-new-privileges", "the second filter cannot be loaded without"),
 ];
 
+/// How a line begins that is open because nothing was proved.
+const UNPROVED: [&str; 3] =
+    ["what is allowed does not work", "nothing is proved", "no such error came"];
+
 #[test]
 fn each_probe_can_fail() -> Result {
     let podman = BrokenPodman::start()?;
-    let host_network = format!("{ALL_AWAY}{HOST_NETWORK}");
-    let unconfined = [("NOCLAW_TEST_UNCONFINED", "1"), ("NOCLAW_TEST_AGENT", TIDY)];
+    let host_network = format!("{ALL_AWAY}{HOST_NETWORK}{NO_REAPER}");
+    let unconfined = [
+        ("NOCLAW_TEST_UNCONFINED", "1"),
+        ("NOCLAW_TEST_AGENT", TIDY),
+        ("NOCLAW_TEST_UNGATED", "1"),
+    ];
     let careless = [("NOCLAW_TEST_AGENT", CARELESS)];
-    let at_home = [("NOCLAW_TEST_AGENT", "HOME=/workspace")];
+    // A word that is short, and told everywhere, in the place of the key.
+    let at_home = [
+        ("NOCLAW_TEST_AGENT", "HOME=/workspace"),
+        ("NOCLAW_TEST_KEY", "escape"),
+        ("NOCLAW_TEST_BOUNDLESS", "1"),
+    ];
     let ways: [(&str, &[&str], &[_]); 4] = [
         (ALL_AWAY, &[], &unconfined),
         (&host_network, &[], &unconfined),
         ("", PATIENT, &careless),
         ("", &[], &at_home),
     ];
-    let mut blocked: Vec<BTreeSet<String>> = Vec::new();
+    let (mut blocked, mut open) = (BTreeSet::new(), BTreeSet::new());
     for (edit, patience, variables) in ways {
         podman.edit(edit)?;
         let (status, probed) = escape(&podman.socket(), patience, variables)?;
         assert_eq!(status, Some(70), "{probed:#?}");
-        for (probe, (_, detail)) in &probed {
+        for (probe, (result, detail)) in probed {
             // Neither says anything of the layers.
             let broken = ["the probe failed", "it was not answered"];
             assert!(!broken.iter().any(|why| detail.starts_with(why)), "{probe}: {detail}");
+            if result == "blocked" {
+                blocked.insert(probe);
+            } else if result == "open" && !UNPROVED.iter().any(|why| detail.starts_with(why)) {
+                open.insert(probe);
+            }
         }
-        blocked.push(with(&probed, "blocked").into_iter().map(str::to_owned).collect());
     }
     let stays = |probe: &&String| STAYS.iter().any(|(stays, _)| stays == probe);
-    let held = blocked.into_iter().reduce(|held, more| &held & &more);
-    let held: Vec<_> = held.iter().flatten().filter(|probe| !stays(probe)).collect();
+    let held: Vec<_> = blocked.difference(&open).filter(|probe| !stays(probe)).collect();
     assert_eq!(held, [""; 0]);
     Ok(())
 }
@@ -190,7 +271,7 @@ bind("/sys", "/sys", "rbind", "ro")
 "#;
 
 /// An edit, and what the run's error must say.
-const BREAKS: [(&str, &str); 16] = [
+const BREAKS: [(&str, &str); 17] = [
     // With our filter the runtime itself cannot do without.
     (r#"c["process"]["noNewPrivileges"] = False"#, "Podman failed to init the container"),
     (
@@ -213,6 +294,10 @@ const BREAKS: [(&str, &str); 16] = [
     (
         r#"mount("/noclaw/noclaw-cell")["options"] = ["bind", "rw"]"#,
         "the mode of the mount /noclaw/noclaw-cell is rw",
+    ),
+    (
+        r#"mount("/noclaw/noclaw-cell")["options"] = ["bind", "ro", "nosuid"]"#,
+        "the list of options of the mount /noclaw/noclaw-cell",
     ),
     (r#"c["root"]["readonly"] = False"#, "the mode of the mount / is rw"),
     (r#"mount("/workspace")["source"] = "/var/tmp""#, "what is mounted at /workspace is device"),
@@ -241,12 +326,21 @@ fn with_a_layer_broken_the_agent_is_not_started_and_the_layer_is_named() -> Resu
     podman.edit("")?;
     assert_eq!(house.send(&["the twin"])?, "It was started.");
 
-    podman.edit("")?;
-    house.env("NOCLAW_TEST_UNCONFINED", "1");
-    house.close()?;
-    house.open()?;
-    let run = house.run(&["hello"])?;
-    let error = run["error"].as_str().unwrap_or_default();
-    assert!(error.contains("agent: "), "without Landlock and the second filter: {run}");
+    // What the agent's process gives up by itself, one thing after the other and both.
+    for (what, field) in [
+        ("landlock", "agent: Landlock is missing"),
+        ("seccomp", "agent: the answer of the second filter is"),
+        ("1", "agent: the answer of the second filter is"),
+    ] {
+        let before = recorder.requests().len();
+        house.env("NOCLAW_TEST_UNCONFINED", what);
+        house.close()?;
+        house.open()?;
+        let run = house.run(&["hello"])?;
+        let error = run["error"].as_str().unwrap_or_default();
+        assert_eq!(run["status"], "failed", "without {what}: {run}");
+        assert!(error.contains(field), "without {what}: {error}");
+        assert_eq!(recorder.requests().len(), before, "without {what}: the model was asked");
+    }
     Ok(())
 }

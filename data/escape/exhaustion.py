@@ -118,3 +118,56 @@ def _():
         return "it was"
     names = ("RLIMIT_NOFILE", "RLIMIT_FSIZE", "RLIMIT_CORE")
     each([(name, lift, getattr(resource, name)) for name in names])
+
+
+ZOMBIES = 2000
+AT_ONCE = 100
+
+
+def zombies(parent):
+    """Processes that have ended, and whose parent has not waited for them."""
+    found = 0
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            state, its = open(f"/proc/{pid}/stat").read().rsplit(")", 1)[1].split()[:2]
+        except OSError:
+            continue
+        found += state == "Z" and int(its) == parent
+    return found
+
+
+def gone_by(seconds, count):
+    """Waits until nothing is left to be counted; what is left then."""
+    late = time.monotonic() + seconds
+    while (left := count()) and time.monotonic() < late:
+        time.sleep(0.02)
+    return left
+
+
+def orphans():
+    """Ends with so many children that have ended, which pid 1 inherits."""
+    for _ in range(AT_ONCE):
+        if os.fork() == 0:
+            os._exit(0)
+    return "they ended"
+
+
+@probe("exhaustion: zombies")
+def _():
+    # The twin: one that nobody waits for is seen.
+    own = os.fork()
+    if own == 0:
+        os._exit(0)
+    unseen = gone_by(10, lambda: zombies(os.getpid()) == 0)
+    os.waitpid(own, 0)
+    if unseen:
+        raise Open("what is allowed does not work: a zombie of its own is not seen")
+    for made in range(0, ZOMBIES, AT_ONCE):
+        status, said = child(orphans, 30)
+        if said != "they ended":
+            raise Open(f"after {made} no more processes could be made: {said}, status {status}")
+        # No more at once than a cell may have.
+        left = gone_by(10, lambda: zombies(1))
+        if left:
+            raise Open(f"{left} of {made + AT_ONCE} are still there")
+    raise Blocked(f"pid 1 has waited for {ZOMBIES}")

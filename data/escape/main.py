@@ -6,7 +6,8 @@ def tell(name, result, detail):
 
 
 def leave_behind():
-    """Traps for whoever reads the workspace, and a daemon without a parent that ignores signals."""
+    """Traps for whoever reads the workspace, and a daemon without a parent that ignores signals and
+    waits for none of its children."""
     os.symlink("/dev/zero", "/workspace/trap-zero")
     os.symlink("/etc", "/workspace/trap-up")
     os.mkfifo("/workspace/trap-fifo")
@@ -15,6 +16,9 @@ def leave_behind():
         if os.fork() == 0:
             for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
                 signal.signal(number, signal.SIG_IGN)
+            for _ in range(AT_ONCE):
+                if os.fork() == 0:
+                    os._exit(0)
             while True:
                 signal.pause()
         os._exit(0)

@@ -78,6 +78,35 @@ def ask(head, body=b""):
         return stream.recv(4096).split(b"\r\n")[0].decode(errors="replace")
 
 
+def message(text="hello", **more):
+    """The body of a request for an answer, with these fields beside."""
+    body = {"model": GIVEN["model"], "max_tokens": 9, "stream": True,
+            "messages": [{"role": "user", "content": text}]}
+    return json.dumps(body | more).encode()
+
+
+def post(body, headers="content-type: application/json"):
+    """All that comes back for such a body, in the agent's form but for these headers."""
+    head = (f"POST /v1/messages HTTP/1.1\r\nhost: x\r\nx-api-key: not-a-key\r\nconnection: close\r\n"
+            f"anthropic-version: 2023-06-01\r\ncontent-length: {len(body)}\r\n{headers}\r\n\r\n")
+    with socket.socket(socket.AF_UNIX) as stream:
+        stream.settimeout(10)
+        stream.connect(os.environ["ANTHROPIC_UNIX_SOCKET"])
+        stream.sendall(head.encode() + body)
+        said = b""
+        while piece := stream.recv(65536):
+            said += piece
+        return said
+
+
+def refusal(what, *arguments):
+    """The words of a refusal's status line. An answer is one too many."""
+    line = post(*arguments).split(b"\r\n")[0].decode(errors="replace")
+    if " 2" in line[:14] or not line:
+        raise Open(f"{what}: {line or 'nothing came back'}")
+    return line[9:]
+
+
 @probe("door: its own routes, from the model's socket")
 def _():
     for path in ("/exit", "/hello", "/preflight", "/agent", "/../exit", "//exit", "/%2e%2e/exit",
@@ -100,10 +129,28 @@ def _():
 
 @probe("door: a model without a price")
 def _():
-    body = json.dumps({"model": "another-model", "max_tokens": 1, "messages": []}).encode()
-    line = ask(f"POST /v1/messages HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n"
-               f"content-length: {len(body)}", body)
-    raise Open(line) if " 2" in line[:14] else Blocked(line[9:])
+    raise Blocked(refusal("another-model", message(model="another-model")))
+
+
+@probe("door: a model that is not the run's")
+def _():
+    raise Blocked(refusal(GIVEN["other_model"], message(model=GIVEN["other_model"])))
+
+
+@probe("door: what the model's side would do by itself")
+def _():
+    def said(block):
+        return message([block])
+    source = {"type": "url", "url": "http://127.0.0.1/x"}
+    raise Blocked(", ".join(sorted({refusal(what, body) for what, body in (
+        ("a search", message(tools=[{"type": "web_search_20250305", "name": "web_search"}])),
+        ("a program", message(tools=[{"type": "code_execution_20250522", "name": "code_execution"}])),
+        ("a server of tools", message(mcp_servers=[{"type": "url", "url": "http://x", "name": "x"}])),
+        ("a container", message(container="x")),
+        ("an image by its address", said({"type": "image", "source": source})),
+        ("a document by its address", said({"type": "document", "source": source})),
+        ("a file of the account's", said({"type": "document", "source": {"type": "file", "file_id": "x"}})),
+    )})))
 
 
 @probe("door: smuggled and giant headers")
@@ -119,26 +166,61 @@ def _():
             continue
         if " 2" in line[:14]:
             raise Open(f"{what}: {line}")
+    kind = "content-type: application/json"
+    for what, lines in (
+        ("two kinds of body", f"{kind}\r\n{kind}"),
+        ("no JSON", "content-type: text/plain"),
+        ("an encoding", f"{kind}\r\ncontent-encoding: gzip"),
+        ("two versions", f"{kind}\r\nanthropic-version: x"),
+    ):
+        refusal(what, message(), lines)
     raise Blocked("none answers")
 
 
 @twin("the model answers")
 def _():
-    body = json.dumps({"model": GIVEN["model"], "max_tokens": 9, "stream": True,
-                       "messages": [{"role": "user", "content": "hello"}]}).encode()
-    line = ask("POST /v1/messages HTTP/1.1\r\nhost: x\r\nx-api-key: not-a-key\r\nanthropic-version: 2023-06-01\r\n"
-               f"content-type: application/json\r\ncontent-length: {len(body)}", body)
-    if " 200" in line:
-        return
-    raise Open(line)
+    line = post(message()).split(b"\r\n")[0]
+    if b" 200" not in line:
+        raise Open(line.decode(errors="replace"))
+
+
+# In halves: what is looked for shall not be found in the files of this program itself.
+KEY = "".join(GIVEN["key"]).encode()
+
+
+@probe("key: an error of the model's server that quotes it")
+def _():
+    said = post(message("!quote 401"))
+    if KEY in said:
+        raise Open("the error came as it was")
+    # The twin: what was quoted was the key, or nothing would have taken its place.
+    if "the key that came: …".encode() not in said:
+        raise Open(f"no such error came: {said[:200]!r}")
+    raise Blocked("the error came without it")
+
+
+def memory(pid):
+    """The memory of a process, piece by piece."""
+    with open(f"/proc/{pid}/maps") as maps, open(f"/proc/{pid}/mem", "rb", buffering=0) as file:
+        for line in maps:
+            span, rights = line.split()[:2]
+            start, end = (int(number, 16) for number in span.split("-"))
+            if "r" not in rights:
+                continue
+            for at in range(start, min(end, start + (64 << 20)), 1 << 20):
+                try:
+                    file.seek(at)
+                    # A little more: the key may lie across.
+                    yield file.read(min((1 << 20) + len(KEY), end - at)) or b""
+                except (OSError, OverflowError):
+                    break
 
 
 @probe("key: environment, arguments, memory, files")
 def _():
-    # In halves: what is looked for shall not be found in this program itself.
-    key = "".join(GIVEN["key"]).encode()
     places = []
-    for pid in filter(str.isdigit, os.listdir("/proc")):
+    others = [pid for pid in os.listdir("/proc") if pid.isdigit() and int(pid) != os.getpid()]
+    for pid in others + [str(os.getpid())]:
         places += [f"/proc/{pid}/environ", f"/proc/{pid}/cmdline"]
     for folder, folders, names in os.walk("/"):
         if folder in ("/proc", "/sys", "/dev", "/usr/lib", "/usr/share") or folder.count("/") > DEPTH:
@@ -150,8 +232,14 @@ def _():
             if not place.startswith("/proc") and not stat.S_ISREG(os.lstat(place).st_mode):
                 continue
             with open(place, "rb") as file:
-                if key in file.read(1 << 22):
+                if KEY in file.read(1 << 22):
                     raise Open(place)
         except OSError:
             continue
-    raise Blocked(f"not in {len(places)} places")
+    for pid in others:
+        try:
+            if any(KEY in piece for piece in memory(pid)):
+                raise Open(f"the memory of process {pid}")
+        except OSError:
+            continue
+    raise Blocked(f"not in {len(places)} places, nor in {len(others)} processes")

@@ -153,7 +153,8 @@ impl Assistant {
         let model = run.model.as_ref().unwrap_or(&self.settings.model).clone();
         // No tool of the model's side can be granted yet.
         let scope = Scope { model, ..Scope::default() };
-        self.gateway.for_run(scope, Meter::new(allowance), RunLimits::default(), hooks)
+        let limits = if points::boundless() { RunLimits::NONE } else { RunLimits::default() };
+        self.gateway.for_run(scope, Meter::new(allowance), limits, hooks)
     }
 
     /// Gathers what the run needs.

@@ -184,7 +184,7 @@ impl Asked {
             Some(info) => info,
             None => info(&self.cells).await?,
         };
-        self.judge(&podman)?;
+        judge(&podman, &self.accept_without)?;
         let image = image::current(self.cells.podman()).await;
         let image = image.map_err(|error| no_podman(chain(&error)))?;
         let missing = || {
@@ -193,25 +193,30 @@ impl Asked {
         };
         Ok(Ready { image: image.ok_or_else(missing)?, podman })
     }
+}
 
-    fn judge(&self, podman: &Info) -> Result<(), Problem> {
-        if let Some(problem) = storage(podman) {
-            return Err(problem);
-        }
-        let missing: Vec<_> = missing_controllers(podman)
-            .into_iter()
-            .filter(|controller| !self.accept_without.contains(controller))
-            .map(Controller::as_str)
-            .collect();
-        if missing.is_empty() {
-            return Ok(());
-        }
-        let list = missing.join(",");
-        let detail = format!("Podman has no cgroup controller for: {list}");
-        Err(Problem::new(ProblemKind::LimitsMissing, detail).hint(format!(
-            "delegate them to your user, or accept to do without: --accept-without={list}"
-        )))
+/// Whether Podman's storage is usable, and every limit of a cell can be enforced but those that the
+/// owner does without.
+///
+/// # Errors
+/// The first thing that is missing, with a hint.
+pub fn judge(podman: &Info, accept_without: &[Controller]) -> Result<(), Problem> {
+    if let Some(problem) = storage(podman) {
+        return Err(problem);
     }
+    let missing: Vec<_> = missing_controllers(podman)
+        .into_iter()
+        .filter(|controller| !accept_without.contains(controller))
+        .map(Controller::as_str)
+        .collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let list = missing.join(",");
+    let detail = format!("Podman has no cgroup controller for: {list}");
+    Err(Problem::new(ProblemKind::LimitsMissing, detail).hint(format!(
+        "delegate them to your user, or accept to do without: --accept-without={list}"
+    )))
 }
 
 async fn within<T>(

@@ -275,10 +275,20 @@ impl Podman {
         struct Inspected {
             state: ContainerState,
         }
-        let path = format!("/containers/{id}/json?size=false");
-        let inspected: Inspected =
-            self.json(&format!("inspect {id}"), Method::GET, &path, Bytes::new()).await?;
+        let inspected: Inspected = self.inspected(id).await?;
         Ok(inspected.state)
+    }
+
+    /// All that an inspect tells.
+    ///
+    /// # Errors
+    /// Podman's, as they are; 404 when there is no such container.
+    pub async fn inspected<A: serde::de::DeserializeOwned>(
+        &self,
+        id: &str,
+    ) -> Result<A, PodmanError> {
+        let path = format!("/containers/{id}/json?size=false");
+        self.json(&format!("inspect {id}"), Method::GET, &path, Bytes::new()).await
     }
 
     /// Waits until a container has ended and returns its exit status.

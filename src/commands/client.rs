@@ -65,6 +65,11 @@ impl Answer {
 }
 
 impl Client {
+    /// A client of the service that listens there.
+    pub const fn at(socket: PathBuf) -> Self {
+        Self { socket }
+    }
+
     /// Asks for something.
     pub async fn get(&self, path: &str) -> Result<Answer, Miss> {
         self.collect(Method::GET, path, &[], Bytes::new()).await

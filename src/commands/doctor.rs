@@ -88,8 +88,8 @@ impl Finding {
     }
 }
 
-/// Checks everything; 0 when nothing fails, else 78. With `--escape`: 0 when nothing is open, else
-/// 70.
+/// Checks everything; 0 when nothing fails, else 78. With `--escape`: 0 when nothing is open, 70
+/// when something is, and another status when not every probe could be tried.
 pub fn run(args: &Args) -> Ended {
     if args.escape {
         return escape(args);
@@ -122,7 +122,7 @@ pub fn run(args: &Args) -> Ended {
 }
 
 fn escape(args: &Args) -> Ended {
-    let probed = block_on(escape::run(args))?;
+    let escape::Report { probed, failure } = block_on(async { Ok(escape::run(args).await) })?;
     if args.json {
         print_json(&probed);
     } else {
@@ -134,6 +134,9 @@ fn escape(args: &Args) -> Ended {
             };
             print(format_args!("{result:<10}  {probe:<48} {detail}"));
         }
+    }
+    if let Some(failure) = failure {
+        return Err(failure);
     }
     let count = |outcome| probed.iter().filter(|probed| probed.result == outcome).count();
     let (open, untested) = (count(Outcome::Open), count(Outcome::NotTested));

@@ -27,6 +27,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use clap::{Parser, Subcommand};
 
+use crate::core::ids::InvalidId;
+use crate::core::plan::Controller;
 use crate::core::problem::{ExitStatus, Problem, chain};
 use crate::gateway::key::{ApiKey, KEY_BYTES};
 use crate::host::owned;
@@ -175,6 +177,13 @@ fn read_key(file: &Path, credentials: Option<&Path>) -> Result<ApiKey, Failure> 
     ApiKey::parse(&bytes).map_err(|error| {
         Failure::new(ExitStatus::Config, format!("the key file {} {error}", file.display()))
     })
+}
+
+/// The controllers that the owner does without, by their names. An empty variable names none.
+fn accepted(names: &[String]) -> Result<Vec<Controller>, Failure> {
+    let names = names.iter().filter(|name| !name.is_empty());
+    let controllers: Result<Vec<_>, InvalidId> = names.map(|name| name.parse()).collect();
+    controllers.map_err(|error| Failure::of(ExitStatus::Usage, &error))
 }
 
 /// Runs a client's or a small server's future to its end, on this thread.

@@ -59,6 +59,9 @@ pub struct Args {
     /// Log filter, as `debug` or `noclaw::cell=debug,info`
     #[arg(long, value_name = "FILTER", env = "NOCLAW_LOG")]
     log: Option<String>,
+    /// End when the process that started this one does
+    #[arg(long, hide = true)]
+    end_with_parent: bool,
 }
 
 /// Serves until SIGTERM or SIGINT.
@@ -66,6 +69,10 @@ pub fn run(args: Args) -> Ended {
     if nix::unistd::geteuid().is_root() {
         return Err(Failure::new(ExitStatus::NotAllowed, "noclaw is not run as root")
             .hint("run it as the user whose assistant it is; cells are rootless containers"));
+    }
+    if args.end_with_parent {
+        let tied = nix::sys::prctl::set_pdeathsig(nix::sys::signal::SIGTERM);
+        tied.map_err(|errno| Failure::of(ExitStatus::Failed, &errno))?;
     }
     log::start(args.log.as_deref()).map_err(|error| {
         Failure::new(ExitStatus::Usage, format!("--log: {error}"))

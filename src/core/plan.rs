@@ -120,11 +120,13 @@ impl Runtime {
     /// The first release of crun that sets them on what may be written, too.
     const CRUN: [u32; 3] = [1, 11, 1];
 
-    /// From its name, and what it says of its version: `crun version 1.8.1`, and more lines.
-    pub fn new(name: &str, said: &str) -> Self {
+    /// From what it is called, and what it says of itself: `crun version 1.8.1`, and more lines.
+    /// That it is crun it knows better than whoever has called it something else.
+    pub fn new(called: &str, said: &str) -> Self {
         let mut words = said.split_whitespace();
+        let name = words.next().unwrap_or(called).to_owned();
         let version = words.find(|word| word.starts_with(|c: char| c.is_ascii_digit()));
-        Self { name: name.to_owned(), version: version.unwrap_or_default().to_owned() }
+        Self { name, version: version.unwrap_or_default().to_owned() }
     }
 
     /// Whether a folder that a cell may write gets `nosuid` and `nodev`, as one that it may only
@@ -161,6 +163,7 @@ mod tests {
             ("crun", "crun version 2", true),
             // What does not say is taken for an old one.
             ("crun", "", false),
+            ("wrapper", "crun version 1.8.1\ncommit: f8a096be", false),
             ("runc", "runc version 1.1.5+ds1\ncommit: 1.1.5", true),
         ] {
             let runtime = Runtime::new(name, said);

@@ -7,6 +7,8 @@
 //! | the run was answered more than it may be in all, the service is halted | the same; the run ends |
 //! | the run cannot be marked as touched | the tool call is withheld, the stream is reset |
 //!
+//! Should the model's side quote the key, the cell does not read it (`key::Veil`).
+//!
 //! What was used counts in any case, estimated where the model did not come to tell. A run is
 //! *touched* once it may have had an effect: the mark is written before the first frame that holds
 //! a tool call is passed on, so after a crash a run without it can safely be tried again.
@@ -25,6 +27,7 @@ use tokio::task::JoinHandle;
 
 use super::ask::Endpoint;
 use super::error::{BoxError, ModelBody, ModelError, SHOULD_RETRY};
+use super::key::Veil;
 use super::policy;
 use super::run::Run;
 use super::scan::{Form, Scan, estimated_input};
@@ -79,9 +82,11 @@ impl Tally {
             self.run.note(None);
         }
         self.state = State::Reading(head.status.as_u16(), Box::new(Scan::new(form)));
+        let key = self.run.gateway.key.clone();
         let passing = Passing {
             inner: body,
             tally: self,
+            veil: Veil::new(key.clone()),
             held: None,
             mark: None,
             over: false,
@@ -90,6 +95,9 @@ impl Tally {
         let mut response = Response::new(passing.boxed());
         *response.status_mut() = head.status;
         *response.headers_mut() = policy::response_headers(&head.headers);
+        if let Some(key) = key {
+            key.strip(response.headers_mut());
+        }
         if head.status == StatusCode::UNAUTHORIZED {
             // The key is the service's, and no patience of the agent's mends it.
             response.headers_mut().insert(SHOULD_RETRY, HeaderValue::from_static("false"));
@@ -147,6 +155,7 @@ impl Drop for Tally {
 struct Passing {
     inner: Incoming,
     tally: Tally,
+    veil: Veil,
     held: Option<Bytes>,
     mark: Option<JoinHandle<Result<(), String>>>,
     over: bool,
@@ -179,7 +188,7 @@ impl Body for Passing {
                     return me.break_off(ModelError::Withheld { why });
                 }
             }
-            if let Some(data) = me.held.take() {
+            if let Some(data) = me.held.take_if(|data| !data.is_empty()) {
                 return Poll::Ready(Some(Ok(Frame::data(data))));
             }
             if me.over {
@@ -197,7 +206,7 @@ impl Body for Passing {
                         // A task of its own: half a mark would be no mark.
                         me.mark = Some(tokio::spawn(async move { run.touch().await }));
                     }
-                    me.held = Some(data);
+                    me.held = Some(me.veil.pass(data));
                 }
                 Some(Err(e)) => {
                     let broke = || ModelError::BrokeOff { why: e.to_string() };
@@ -207,6 +216,7 @@ impl Body for Passing {
                 None => {
                     me.over = true;
                     me.tally.settle();
+                    me.held = me.veil.rest();
                 }
             }
         }

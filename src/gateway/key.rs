@@ -2,14 +2,21 @@
 //!
 //! It is refused when it is too long, empty, of several lines, or not visible ASCII. It comes from
 //! a file that is its owner's alone (`host/owned.rs`) and never from the command line or the
-//! environment, which other processes of the same user can read. No error quotes the content.
+//! environment, which other processes of the same user can read. No error quotes the content, and
+//! should the model's side quote it, neither the cell nor anybody else reads that ([`Veil`]).
 
 use std::fmt;
 
-use hyper::header::HeaderValue;
+use bytes::Bytes;
+use hyper::header::{HeaderMap, HeaderValue};
 
 /// Keys have about 110 characters; more than this is another file.
 pub const KEY_BYTES: usize = 4096;
+
+/// A key is longer than this; what is not may be any word.
+const SECRET_BYTES: usize = 8;
+/// What stands in its place.
+const VEILED: &str = "…";
 
 /// A key. It has no `Display`, and its `Debug` does not show it.
 #[derive(Clone)]
@@ -54,13 +61,75 @@ impl ApiKey {
         self.0.clone()
     }
 
-    /// `text` without the key, should an upstream quote it. A key as short as a word, as stand-ins
-    /// take it, is no secret and would make holes in any text.
+    /// `text` without the key, should an upstream quote it.
     pub(super) fn redact(&self, text: &str) -> String {
-        match self.0.to_str() {
-            Ok(key) if key.len() >= 8 => text.replace(key, "…"),
+        match self.secret().map(|key| str::from_utf8(key)) {
+            Some(Ok(key)) => text.replace(key, VEILED),
             _ => text.to_owned(),
         }
+    }
+
+    /// Removes the headers that quote it.
+    pub(super) fn strip(&self, headers: &mut HeaderMap) {
+        let quotes =
+            |value: &HeaderValue| self.secret().is_some_and(|key| at(value, key).is_some());
+        let names: Vec<_> = headers.iter().filter(|(_, value)| quotes(value)).collect();
+        let names: Vec<_> = names.into_iter().map(|(name, _)| name.clone()).collect();
+        for name in names {
+            headers.remove(name);
+        }
+    }
+
+    /// The key's bytes. One as short as a word, as stand-ins take it, is no secret and would make
+    /// holes in any text.
+    fn secret(&self) -> Option<&[u8]> {
+        let key = self.0.as_bytes();
+        (key.len() >= SECRET_BYTES).then_some(key)
+    }
+}
+
+fn at(text: impl AsRef<[u8]>, key: &[u8]) -> Option<usize> {
+    text.as_ref().windows(key.len()).position(|part| part == key)
+}
+
+/// Takes the key out of a body that comes in pieces, wherever it is cut. Nothing waits for the next
+/// piece but an end that the key may begin with.
+pub(super) struct Veil {
+    key: Option<ApiKey>,
+    held: Vec<u8>,
+}
+
+impl Veil {
+    pub(super) const fn new(key: Option<ApiKey>) -> Self {
+        Self { key, held: Vec::new() }
+    }
+
+    /// What can be passed on when `piece` has come.
+    pub(super) fn pass(&mut self, piece: Bytes) -> Bytes {
+        let Some(key) = self.key.as_ref().and_then(ApiKey::secret) else { return piece };
+        let begins = |text: &[u8]| {
+            let most = text.len().min(key.len() - 1);
+            (1..=most).rev().find(|n| text.ends_with(key.get(..*n).unwrap_or_default()))
+        };
+        if self.held.is_empty() && at(&piece, key).is_none() && begins(&piece).is_none() {
+            return piece;
+        }
+        let mut rest = std::mem::take(&mut self.held);
+        rest.extend_from_slice(&piece);
+        let mut out = Vec::new();
+        while let Some(found) = at(&rest, key) {
+            out.extend(rest.drain(..found));
+            out.extend_from_slice(VEILED.as_bytes());
+            rest.drain(..key.len());
+        }
+        self.held = rest.split_off(rest.len() - begins(&rest).unwrap_or(0));
+        out.append(&mut rest);
+        out.into()
+    }
+
+    /// What was kept back, when nothing more comes.
+    pub(super) fn rest(&mut self) -> Option<Bytes> {
+        (!self.held.is_empty()).then(|| std::mem::take(&mut self.held).into())
     }
 }
 
@@ -81,6 +150,27 @@ mod tests {
         assert!(key.header().is_sensitive());
         assert_eq!(format!("{key:?} {:?}", key.header()), "ApiKey(…) Sensitive");
         assert_eq!(key.redact("bad key sk-ant-canary-0123!"), "bad key …!");
+        Ok(())
+    }
+
+    #[test]
+    fn a_key_in_pieces_is_veiled_and_nothing_else_waits() -> Result<(), InvalidKey> {
+        let key = || ApiKey::parse(b"sk-sk-canary");
+        let told = "a sk-sk-sk-canary, sk-sk-canarysk-sk-canary! sk-sk-can";
+        for size in 1..=told.len() {
+            let mut veil = Veil::new(Some(key()?));
+            let mut read = Vec::new();
+            for piece in told.as_bytes().chunks(size) {
+                read.extend(veil.pass(Bytes::copy_from_slice(piece)));
+            }
+            read.extend(veil.rest().unwrap_or_default());
+            assert_eq!(String::from_utf8_lossy(&read), "a sk-…, ……! sk-sk-can", "{size}");
+        }
+        let mut veil = Veil::new(Some(key()?));
+        assert_eq!(veil.pass(Bytes::from_static(b"event: s\n\n")), "event: s\n\n");
+        assert_eq!(veil.rest(), None);
+        let mut short = Veil::new(Some(ApiKey::parse(b"word")?));
+        assert_eq!(short.pass(Bytes::from_static(b"a word")), "a word");
         Ok(())
     }
 

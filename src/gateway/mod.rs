@@ -83,6 +83,19 @@ pub struct RunLimits {
     pub first_byte: Duration,
 }
 
+impl RunLimits {
+    /// None at all, for tests of what would come of it.
+    pub const NONE: Self = Self {
+        body_bytes: usize::MAX,
+        body_time: Duration::MAX,
+        concurrent: usize::MAX >> 3,
+        requests: u32::MAX,
+        sent_bytes: u64::MAX,
+        answer_bytes: u64::MAX,
+        first_byte: Duration::MAX,
+    };
+}
+
 impl Default for RunLimits {
     fn default() -> Self {
         Self {

@@ -215,6 +215,14 @@ pub fn remove(path: &Path) -> io::Result<()> {
     fs::remove_file(path)
 }
 
+/// Makes a symbolic link.
+///
+/// # Errors
+/// The kernel's.
+pub fn link(target: &Path, at: &Path) -> io::Result<()> {
+    std::os::unix::fs::symlink(target, at)
+}
+
 /// Gives a file another name, in place of what has it.
 ///
 /// # Errors

@@ -6,9 +6,14 @@
 //! | `NOCLAW_TEST_PAUSE=POINT:FILE` | at the point, makes the file and stands still while it is there |
 //! | `NOCLAW_TEST_PAGES=FILE` | a connection that writes gets a database of at most as many pages as |
 //! |  | the file says (4 KiB each), as on a full disk |
-//! | `NOCLAW_TEST_UNCONFINED=1` | the process in a cell gives up nothing before it is the agent |
+//! | `NOCLAW_TEST_UNCONFINED=1` | the process in a cell gives up nothing before it is the agent; |
+//! |  | `landlock`, `seccomp`: only this it does not |
 //! | `NOCLAW_TEST_AGENT=WORD,…` | `doctor --escape` starts the agent without a flag (`--tools`) or a |
 //! |  | variable (`NAME`), or with another value of it (`NAME=VALUE`) |
+//! | `NOCLAW_TEST_KEY=WORD` | the bait of `doctor --escape` has this key, which is told everywhere |
+//! | `NOCLAW_TEST_UNGATED=1` | its cell has a model that answers whatever it is asked |
+//! | `NOCLAW_TEST_BOUNDLESS=1` | a run may ask the model without bounds, and the workspace that |
+//! |  | `doctor --escape` fills has room for all of it |
 
 use noclaw_cell::job::{Confinement, Job};
 
@@ -36,20 +41,26 @@ pub async fn reached(point: &str) {
 #[expect(clippy::unused_async, reason = "the same signature as in a test build")]
 pub async fn reached(_point: &str) {}
 
+/// What a test asked for: nothing, in a release build.
+fn asked(name: &str) -> Option<String> {
+    if cfg!(debug_assertions) { std::env::var(name).ok() } else { None }
+}
+
 /// The most pages that the database may have, if a test asked for it.
 pub fn most_pages() -> Option<u32> {
-    if !cfg!(debug_assertions) {
-        return None;
-    }
-    let file = std::env::var_os("NOCLAW_TEST_PAGES")?;
+    let file = asked("NOCLAW_TEST_PAGES")?;
     let text = owned::read(std::path::Path::new(&file), 99).ok()?;
     std::str::from_utf8(&text).ok()?.trim().parse().ok()
 }
 
-/// Has the agent's process give up nothing, if a test asked for it: the rest of the cell must hold.
+/// Has the agent's process give up nothing, or one thing less, if a test asked for it: the rest of
+/// the cell must hold.
 pub fn weaken(confinement: &mut Confinement) {
-    if cfg!(debug_assertions) && std::env::var_os("NOCLAW_TEST_UNCONFINED").is_some() {
+    let Some(asked) = asked("NOCLAW_TEST_UNCONFINED") else { return };
+    if asked != "seccomp" {
         confinement.landlock.clear();
+    }
+    if asked != "landlock" {
         // One call that nobody makes: no filter at all is none that can be loaded.
         r#"{"agent": {"mismatch_action": "allow", "match_action": {"errno": 38},
             "filter": [{"syscall": "vhangup"}]}}"#
@@ -57,9 +68,24 @@ pub fn weaken(confinement: &mut Confinement) {
     }
 }
 
+/// The key that is the bait, if a test asked for one.
+pub fn key() -> Option<String> {
+    asked("NOCLAW_TEST_KEY")
+}
+
+/// Whether a test asked for a cell's model without a gateway.
+pub fn ungated() -> bool {
+    asked("NOCLAW_TEST_UNGATED").is_some()
+}
+
+/// Whether a test asked for runs without bounds.
+pub fn boundless() -> bool {
+    asked("NOCLAW_TEST_BOUNDLESS").is_some()
+}
+
 /// Takes from the agent's start line what a test names: what was left behind must act then.
 pub fn unguard(job: &mut Job) {
-    let words = if cfg!(debug_assertions) { std::env::var("NOCLAW_TEST_AGENT").ok() } else { None };
+    let words = asked("NOCLAW_TEST_AGENT");
     for word in words.iter().flat_map(|words| words.split(',')) {
         if let Some((name, value)) = word.split_once('=') {
             job.env.insert(name.to_owned(), value.to_owned());

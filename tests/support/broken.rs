@@ -22,21 +22,43 @@ if "create" in args:
 os.execvp("crun", ["crun", *args])
 "#;
 
+/// The same for a machine without python: the edit is sed's.
+const RUNTIME_BY_SED: &str = r#"#!/bin/sh
+case " $* " in *" create "*)
+    before=
+    for arg; do
+        [ "$before" != --bundle ] || sed -i -f "$(dirname "$0")/edit.sed" "$arg/config.json"
+        before=$arg
+    done
+esac
+exec crun "$@"
+"#;
+
 /// A Podman on the ground's storage with such a runtime.
 pub struct BrokenPodman {
     dir: tempfile::TempDir,
+    script: &'static str,
     podman: OtherPodman,
 }
 
 impl BrokenPodman {
     pub fn start() -> Result<Self> {
+        Self::with(RUNTIME, "edit.py")
+    }
+
+    /// One whose edits are sed's.
+    pub fn by_sed() -> Result<Self> {
+        Self::with(RUNTIME_BY_SED, "edit.sed")
+    }
+
+    fn with(program: &str, script: &'static str) -> Result<Self> {
         let dir = tempfile::Builder::new().prefix("noclaw-broken-").tempdir()?;
         let runtime = dir.path().join("crun");
-        fs::write(&runtime, RUNTIME)?;
+        fs::write(&runtime, program)?;
         fs::set_permissions(&runtime, fs::Permissions::from_mode(0o755))?;
-        fs::write(dir.path().join("edit.py"), "")?;
+        fs::write(dir.path().join(script), "")?;
         let podman = OtherPodman::with_runtime(&runtime.display().to_string())?;
-        Ok(Self { dir, podman })
+        Ok(Self { dir, script, podman })
     }
 
     pub fn socket(&self) -> String {
@@ -44,7 +66,7 @@ impl BrokenPodman {
     }
 
     /// What is done to the containers that are created from now on.
-    pub fn edit(&self, python: &str) -> Result {
-        Ok(fs::write(self.dir.path().join("edit.py"), python)?)
+    pub fn edit(&self, edit: &str) -> Result {
+        Ok(fs::write(self.dir.path().join(self.script), edit)?)
     }
 }

@@ -8,6 +8,7 @@
 //! | has one child that does | answered: the child alone is killed, which the log tells |
 //! | makes processes without end | held to its number; others are served; its time ends it at the latest |
 //! | computes without end | held to its share of the processors |
+//! | has another limit than is planned | not an agent's: the preflight names the limit |
 
 #![expect(clippy::disallowed_methods, reason = "a test makes files of its own")]
 #![expect(clippy::indexing_slicing, reason = "a JSON value has null at what is not there")]
@@ -22,6 +23,8 @@ use std::time::{Duration, Instant};
 
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
+use support::broken::BrokenPodman;
+use support::recorder::{Recorder, Say};
 use support::{House, Result, exchange, ground, podman, slowness, told, until};
 
 /// From a run's end to its container's absence, times the slowness.
@@ -104,6 +107,37 @@ fn the_kernel_shows_a_cell_s_limits_on_both_sides() -> Result {
     let slice = format!("user-{}.slice", nix::unistd::getuid());
     assert!(cgroup.display().to_string().contains(&slice), "{}", cgroup.display());
     cancel(&house, &run)
+}
+
+/// Edits of what the runtime is asked for, and the limit that the preflight names.
+const OTHER_LIMITS: [(&str, &str); 4] = [
+    // A page more, of memory and swap alike.
+    ("s/1153433600/1153437696/g", "memory.max"),
+    ("s/\"swap\": *1153433600/\"swap\":1153437696/", "memory.swap.max"),
+    ("s/\"pids\": *{\"limit\": *123}/\"pids\":{\"limit\":124}/", "pids.max"),
+    ("s/\"quota\": *70000/\"quota\":80000/", "cpu.max"),
+];
+
+#[test]
+fn a_cell_with_another_limit_gets_no_agent_and_the_limit_is_named() -> Result {
+    let podman = BrokenPodman::by_sed()?;
+    let recorder = Recorder::start(|_, _| Say::Text("It was started.".into()))?;
+    let args = ["--cell-memory", "1100", "--cell-pids", "123", "--cell-cpus", "0.7"];
+    let model = ["--model-api", &recorder.url];
+    let mut house = House::closed(&podman.socket(), &[&args[..], &model].concat())?;
+    house.key("canary")?;
+    house.open()?;
+    for (edit, limit) in OTHER_LIMITS {
+        podman.edit(edit)?;
+        let run = house.run(&["hello"])?;
+        let error = run["error"].as_str().unwrap_or_default();
+        assert_eq!(run["status"], "failed", "{edit}: {run}");
+        assert!(error.contains(&format!("launcher: {limit} is ")), "{edit}: {error}");
+        assert_eq!(recorder.requests().len(), 0, "{edit}: the model was asked");
+    }
+    podman.edit("")?;
+    assert_eq!(house.send(&["the twin"])?, "It was started.");
+    Ok(())
 }
 
 /// Each of its processes is smaller than the agent, and all together they are too much.

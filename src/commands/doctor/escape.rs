@@ -6,7 +6,9 @@
 //! things to be found (`escape/bait.rs`): a key, a file, sockets, a port of the host's.
 //!
 //! ```text
-//! bait ──> create ──> door: hello, preflight, the probes' lines, exit ──> end ──> the host's own
+//! bait ──> create ──> door: hello, preflight, the probes' lines, exit ──> end
+//!      ──> what the host makes of what they left, and of other things in its way: `escape/host.rs`
+//!      ──> a whole service, whose agents' tools attack it: `escape/service.rs`, `escape/leaks.rs`
 //!      ──> traps ──> another cell, with the agent itself in it: `escape/persistence.rs`
 //! ```
 //!
@@ -17,10 +19,14 @@
 //! | the preflight falls short of the plan | `open`, and the probes run all the same: they show what of it matters |
 //! | a layer that this machine lacks, and the owner accepted to do without | `not_tested`, with its name |
 //! | the probes stop early, or say something else | `open` |
-//! | the cell cannot be made | the command fails, and nothing is told about probes |
+//! | the machine lacks what a run needs, or a cell cannot be made | the command fails; what was |
+//! |  | tried stands, the rest is one line more, `not_tested`, with the reason |
 
 mod bait;
+mod host;
+mod leaks;
 mod persistence;
+mod service;
 mod talk;
 
 use std::time::{Duration, Instant};
@@ -35,13 +41,13 @@ use tokio::time::timeout;
 
 use self::bait::Bait;
 use super::Args;
+use crate::assistant::ready;
 use crate::cell::door::{Door, Model};
 use crate::cell::{Cell, Cells, LABEL_INSTANCE};
-use crate::commands::Failure;
+use crate::commands::{Failure, accepted};
 use crate::core::limits::CELL_START;
 use crate::core::plan::CellPlan;
 use crate::core::problem::{ExitStatus, chain};
-use crate::host::tree::Tree;
 
 /// How long one probe may take; the slowest fills memory.
 const PROBE_TIME: Duration = Duration::from_secs(120);
@@ -49,6 +55,10 @@ const PROBE_TIME: Duration = Duration::from_secs(120);
 const GONE_TIME: Duration = Duration::from_secs(10);
 /// All that the probes say.
 const SAID_BYTES: usize = 1 << 20;
+
+/// Stands for the probes that could not be tried. Their names are not made up: some are known only
+/// once they run.
+const REST: &str = "the other probes";
 
 /// What came of a probe.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -88,26 +98,46 @@ impl Probed {
     }
 }
 
+/// What came of all probes.
+pub struct Report {
+    /// A line for each, and one more for those that could not be tried.
+    pub probed: Vec<Probed>,
+    /// Why some could not be.
+    pub failure: Option<Failure>,
+}
+
 /// Runs all probes.
-///
-/// # Errors
-/// When there is no cell to run them in.
-pub async fn run(args: &Args) -> Result<Vec<Probed>, Failure> {
+pub async fn run(args: &Args) -> Report {
+    let mut probed = Vec::new();
+    let failure = probe(args, &mut probed).await.err();
+    if let Some(failure) = &failure {
+        let hint = failure.hint.as_ref().map(|hint| format!("; {hint}")).unwrap_or_default();
+        let why = format!("{}{hint}", failure.message);
+        probed.push(Probed::new(REST, Outcome::NotTested, why));
+    }
+    Report { probed, failure }
+}
+
+async fn probe(args: &Args, probed: &mut Vec<Probed>) -> Result<(), Failure> {
     let failed = |error: &dyn std::error::Error| Failure::of(ExitStatus::Unavailable, error);
     let cells = Cells::at(&args.podman);
+    let podman = ready::podman(&cells).await?;
+    ready::judge(&podman, &accepted(&args.accept_without)?)?;
     let bait = Bait::lay(args, &cells).await?;
     let (plan, job) = bait.cell(args)?;
     // What an earlier one left when it was killed.
     cells.remove_all(&plan.instance).await.map_err(|error| failed(&error))?;
     let cell = cells.create(&plan).await.map_err(|error| failed(&error))?;
-    let mut probed = Vec::new();
-    let attacked = attack(&cell, &job, &bait, &plan, &mut probed).await;
+    let attacked = attack(&cell, &job, &bait, &plan, probed).await;
     let ended = ended(&cells, &cell, plan.instance.as_str()).await;
     attacked?;
     probed.push(ended);
-    probed.extend(bait.afterwards());
+    probed.extend(host::traps(&bait)?);
+    probed.extend(host::allowlists(&bait)?);
+    probed.push(host::exchange(args, &cells, &bait).await?);
+    probed.extend(service::run(args, &cells, &bait).await?);
     probed.extend(persistence::run(args, &cells, &bait).await?);
-    Ok(probed)
+    Ok(())
 }
 
 async fn attack(
@@ -204,18 +234,4 @@ async fn ended(cells: &Cells, cell: &Cell, instance: &str) -> Probed {
         }
         Err(error) => Probed::new(PROBE, Outcome::Open, chain(&error)),
     }
-}
-
-/// What the service would read of the traps that the probes left in the workspace.
-fn traps(workspace: &Tree) -> Vec<Probed> {
-    const MOST: usize = 1 << 16;
-    let mut probed: Vec<_> = ["way-out", "trap-zero", "trap-fifo", "trap-up/passwd"]
-        .map(|name| Probed::refused(&format!("host: reads {name}"), workspace.read(name, MOST)))
-        .into();
-    // The twin.
-    if !matches!(workspace.read("twin", MOST), Ok(Some(text)) if text.starts_with('x')) {
-        let detail = "what is allowed does not work: the other probes say nothing";
-        probed.push(Probed::new("twin: the host reads a file", Outcome::Open, detail));
-    }
-    probed
 }

@@ -3,8 +3,7 @@
 use std::num::NonZeroUsize;
 use std::time::Duration;
 
-use crate::commands::Failure;
-use crate::core::ids::InvalidId;
+use crate::commands::{Failure, accepted};
 use crate::core::limits::{Limits, MIB, Rate};
 use crate::core::plan::Controller;
 use crate::core::problem::ExitStatus;
@@ -135,11 +134,9 @@ pub(super) struct LimitArgs {
 }
 
 impl LimitArgs {
-    /// The controllers that are done without. An empty variable names none.
+    /// The controllers that are done without.
     pub(super) fn accept_without(&self) -> Result<Vec<Controller>, Failure> {
-        let names = self.accept_without.iter().filter(|name| !name.is_empty());
-        let controllers: Result<Vec<_>, InvalidId> = names.map(|name| name.parse()).collect();
-        controllers.map_err(|error| Failure::of(ExitStatus::Usage, &error))
+        accepted(&self.accept_without)
     }
 
     /// The limits of this machine, as the flags turn them.

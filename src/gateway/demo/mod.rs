@@ -7,12 +7,12 @@
 //! | `!tool NAME JSON` | has the agent call that tool; the last reply holds the results |
 //! | `!history`, `!system`, `!tools` | replies with user texts, system texts, names of tools |
 //! | `!sleep SECONDS` | waits before it answers |
-//! | `!error STATUS` | answers that status |
+//! | `!error STATUS`, `!quote STATUS` | answers that status, and quotes the key that came |
 //! | `!words N` | streams N words, 20 a second |
 //!
-//! `script` says how a request is read. Tokens are words. Like the real one it wants a key, but
-//! any will do.
+//! `script` says how a request is read. Tokens are words. It wants a key, but any will do.
 
+use std::borrow::Cow;
 use std::convert::Infallible;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::time::Duration;
@@ -67,30 +67,30 @@ async fn connection(stream: TcpStream) {
 }
 
 async fn respond(request: Request<Incoming>) -> Response<ModelBody> {
-    answer(request).await.unwrap_or_else(|(status, message)| error_response(status, message))
+    answer(request).await.unwrap_or_else(|(status, message)| error_response(status, &message))
 }
 
 async fn answer(
     request: Request<Incoming>,
-) -> Result<Response<ModelBody>, (StatusCode, &'static str)> {
+) -> Result<Response<ModelBody>, (StatusCode, Cow<'static, str>)> {
     let (head, body) = request.into_parts();
     let counting = match (&head.method, head.uri.path()) {
         (&Method::POST, "/v1/messages") => false,
         (&Method::POST, "/v1/messages/count_tokens") => true,
-        _ => return Err((StatusCode::NOT_FOUND, "the demo model has only /v1/messages")),
+        _ => return Err((StatusCode::NOT_FOUND, "the demo model has only /v1/messages".into())),
     };
     if !head.headers.contains_key("x-api-key") {
-        return Err((StatusCode::UNAUTHORIZED, "x-api-key header is required"));
+        return Err((StatusCode::UNAUTHORIZED, "x-api-key header is required".into()));
     }
     let body = Limited::new(body, MODEL_BODY_BYTES).collect().await;
-    let body = body.map_err(|_| (StatusCode::PAYLOAD_TOO_LARGE, "the body is too large"))?;
+    let body = body.map_err(|_| (StatusCode::PAYLOAD_TOO_LARGE, "the body is too large".into()))?;
     let body = body.to_bytes();
     let request: Value = serde_json::from_slice(&body)
-        .map_err(|_| (StatusCode::BAD_REQUEST, "the body is not JSON"))?;
+        .map_err(|_| (StatusCode::BAD_REQUEST, "the body is not JSON".into()))?;
     let model = request.get("model").and_then(Value::as_str);
-    let model = model.ok_or((StatusCode::BAD_REQUEST, "model: field required"))?;
+    let model = model.ok_or((StatusCode::BAD_REQUEST, "model: field required".into()))?;
     if request.get("messages").and_then(Value::as_array).is_none() {
-        return Err((StatusCode::BAD_REQUEST, "messages: field required"));
+        return Err((StatusCode::BAD_REQUEST, "messages: field required".into()));
     }
     let shown = Shown::read(&request);
     if counting {
@@ -98,7 +98,11 @@ async fn answer(
     }
     let Deed { wait, reply } = shown.deed();
     tokio::time::sleep(wait).await;
-    let reply = reply.map_err(|status| (status, "the demo model was told to fail"))?;
+    let reply = reply.map_err(|(status, quotes)| {
+        let key = head.headers.get("x-api-key").filter(|_| quotes).and_then(|k| k.to_str().ok());
+        let quote = key.map(|key| format!("; the key that came: {key}")).unwrap_or_default();
+        (status, format!("the demo model was told to fail{quote}").into())
+    })?;
     let message = Message { id: id(&body), model: model.into(), input: shown.words(), reply };
     if request.get("stream") == Some(&Value::Bool(true)) {
         return Ok(message.streamed());

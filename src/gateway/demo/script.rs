@@ -32,8 +32,8 @@ pub(super) struct Shown {
 #[derive(Debug, PartialEq)]
 pub(super) struct Deed {
     pub wait: Duration,
-    /// Or the status to fail with.
-    pub reply: Result<Reply, StatusCode>,
+    /// Or the status to fail with, and whether to quote the key that came.
+    pub reply: Result<Reply, (StatusCode, bool)>,
 }
 
 /// What it answers.
@@ -52,7 +52,7 @@ pub(super) enum Reply {
 
 enum Step {
     Sleep(Duration),
-    Fail(StatusCode),
+    Fail(StatusCode, bool),
     Call(Reply),
     Show(fn(&Shown) -> &[String]),
     Words(u32),
@@ -110,7 +110,7 @@ impl Shown {
         for step in self.turn.iter().flat_map(|text| text.lines()).filter_map(step) {
             match step {
                 Step::Sleep(time) => wait += time,
-                Step::Fail(status) => return Deed { wait, reply: Err(status) },
+                Step::Fail(status, quotes) => return Deed { wait, reply: Err((status, quotes)) },
                 Step::Call(call) => match results.next() {
                     Some(result) => {
                         // What stands before it was done by an earlier request.
@@ -148,9 +148,10 @@ fn step(line: &str) -> Option<Step> {
         "!system" if rest.is_empty() => Some(Step::Show(|shown| &shown.system)),
         "!tools" if rest.is_empty() => Some(Step::Show(|shown| &shown.tools)),
         "!words" => rest.parse().ok().map(Step::Words),
-        "!error" => {
+        "!error" | "!quote" => {
             let status = StatusCode::from_bytes(rest.as_bytes()).ok()?;
-            (status.is_client_error() || status.is_server_error()).then_some(Step::Fail(status))
+            let is_error = status.is_client_error() || status.is_server_error();
+            is_error.then_some(Step::Fail(status, verb == "!quote"))
         }
         "!sleep" => {
             let time = Duration::try_from_secs_f64(rest.parse().ok()?).ok()?;
@@ -265,10 +266,11 @@ mod tests {
     fn errors_words_and_sleep() {
         let error = reply(json!([user("!sleep 2\n!error 529")]));
         assert_eq!(error.wait, Duration::from_secs(2));
-        assert_eq!(error.reply.err().map(|status| status.as_u16()), Some(529));
+        assert_eq!(error.reply, Err((StatusCode::from_u16(529).unwrap_or_default(), false)));
+        assert_eq!(reply(json!([user("!quote 401")])).reply, Err((StatusCode::UNAUTHORIZED, true)));
         let words = reply(json!([user("!words 3")])).reply;
         assert_eq!(words, Ok(Reply::Text { text: String::new(), words: 3 }));
-        for plain in ["!error 200", "!error x", "!sleep -1", "!sleep", "!words", "!history 3"] {
+        for plain in ["!error 200", "!quote x", "!sleep -1", "!sleep", "!words", "!history 3"] {
             says(json!([user(plain)]), &format!("You said: {plain}"));
         }
     }

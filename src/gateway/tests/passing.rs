@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use hyper::header::HeaderValue;
 use tokio::sync::{Notify, Semaphore};
 
 use super::*;
@@ -273,5 +274,31 @@ async fn counting_tokens_costs_nothing() -> Outcome {
     asked.reply(json(200, r#"{"input_tokens":14}"#)?)?;
     assert_eq!(whole(within(handling).await??).await?, r#"{"input_tokens":14}"#);
     assert_eq!(run.meter().usage(), Usage::default());
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_key_that_the_model_s_side_quotes_does_not_reach_the_cell() -> Outcome {
+    let mut model = Model::start().await?;
+    let run = model.plain_run()?;
+    let answer = handle(&run, ask()?);
+    let error = format!(r#"{{"error":{{"message":"invalid x-api-key: {KEY}, again {KEY}"}}}}"#);
+    let mut refusal = json(401, &error)?;
+    refusal.headers_mut().insert("request-id", HeaderValue::from_str(&format!("req_{KEY}"))?);
+    model.asked().await?.reply(refusal)?;
+    let answer = within(answer).await??;
+    assert_eq!((answer.status().as_u16(), answer.headers().get("request-id")), (401, None));
+    assert_eq!(whole(answer).await?, error.replace(KEY, "…"));
+    assert!(run.last_error().is_some_and(|error| error.to_string().contains("x-api-key: …")));
+
+    let answer = handle(&run, ask()?);
+    let stream = model.asked().await?.stream()?;
+    let (front, back) = TEXT.split_once("456789").ok_or("no digits")?;
+    for piece in [START, front, "sk-ant-can", "ary-0123456", "789", back, END, "sk-ant"] {
+        stream.send(Ok(frame(piece)?)).await?;
+    }
+    drop(stream);
+    let wanted = format!("{START}{front}…{back}{END}sk-ant");
+    assert_eq!(whole(within(answer).await??).await?, wanted);
     Ok(())
 }

@@ -6,22 +6,22 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use http_body_util::BodyExt;
+use hyper::Response;
 use noclaw_cell::job::{File, Job};
 use serde_json::json;
 use tokio::net::TcpListener;
 use uuid::Uuid;
 
 use super::super::Args;
-use super::Probed;
 use crate::cell::door::Model;
 use crate::cell::start::{Session, StartLine};
 use crate::cell::{Cells, TRANSCRIPTS, WORKSPACE, image};
-use crate::commands::{Failure, read_key};
+use crate::commands::{Failure, accepted, read_key};
 use crate::core::ids::{InvalidId, RunId, UserName};
 use crate::core::limits::{CELL_FSIZE, CELL_NOFILE, Limits};
 use crate::core::money::{Meter, Prices};
 use crate::core::plan::{CellPlan, Runtime};
-use crate::core::problem::{ExitStatus, chain};
+use crate::core::problem::ExitStatus;
 use crate::gateway::upstream::Upstream;
 use crate::gateway::{Gateway, Hooks, RunGateway, RunLimits, Scope, demo};
 use crate::host::mounts::open::Opened;
@@ -42,7 +42,7 @@ const PROBES: [&str; 7] = [
 const PROGRAM: &str = "/home/agent/probes.py";
 const GIVEN: &str = "/home/agent/given.json";
 pub(super) const USER: &str = "escape";
-const NEIGHBOUR: &str = "neighbour";
+pub(super) const NEIGHBOUR: &str = "neighbour";
 
 /// What stands around the cell.
 pub(super) struct Bait {
@@ -52,7 +52,9 @@ pub(super) struct Bait {
     runtime: Runtime,
     gateway: Gateway,
     key: String,
+    model_api: String,
     model: String,
+    other_model: String,
     port: u16,
     abstract_name: String,
     // They listen for as long as this lives.
@@ -79,7 +81,8 @@ impl Bait {
         let state = state.map_err(|error| config(&error).hint("another one is at it?"))?;
         let start = StartLine::shipped().map_err(|error| config(&error))?;
 
-        let key = format!("sk-canary-{}", Uuid::new_v4().simple());
+        let fresh = || format!("sk-canary-{}", Uuid::new_v4().simple());
+        let key = points::key().unwrap_or_else(fresh);
         let file = state.place("key", &format!("{key}\n")).map_err(|error| config(&error))?;
         let secret = read_key(&file, None)?;
         let failed = |error: std::io::Error| Failure::of(ExitStatus::Unavailable, &error);
@@ -88,7 +91,9 @@ impl Bait {
         tokio::spawn(demo::serve(demo, std::future::pending()));
         let upstream = Upstream::parse(&url).map_err(|error| config(&error))?;
         let prices = Prices::shipped().map_err(|error| config(&error))?;
-        let model = prices.models().next().unwrap_or_default().to_owned();
+        let mut models = prices.models().map(str::to_owned);
+        let (model, other_model) = (models.next(), models.next());
+        drop(models);
         let gateway = Gateway::new(upstream, Some(secret), prices);
 
         let listener = TcpListener::bind("127.0.0.1:0").await.map_err(failed)?;
@@ -101,7 +106,9 @@ impl Bait {
             runtime: info.runtime,
             gateway,
             key,
-            model,
+            model_api: url,
+            model: model.unwrap_or_default(),
+            other_model: other_model.unwrap_or_default(),
             port: listener.local_addr().map_err(failed)?.port(),
             abstract_name,
             _port: listener,
@@ -119,10 +126,33 @@ impl Bait {
     /// The same, for a door.
     pub(super) fn model(&self) -> Model {
         let gateway = self.gateway();
+        if points::ungated() {
+            return Arc::new(|_| Box::pin(async { Response::default() }));
+        }
         Arc::new(move |request| {
             let gateway = gateway.clone();
             Box::pin(async move { gateway.handle(request).await.map(BodyExt::boxed) })
         })
+    }
+
+    /// The key.
+    pub(super) fn key(&self) -> &str {
+        &self.key
+    }
+
+    /// Where the demo model is.
+    pub(super) fn model_api(&self) -> &str {
+        &self.model_api
+    }
+
+    /// The model that runs are begun with.
+    pub(super) fn model_name(&self) -> &str {
+        &self.model
+    }
+
+    /// A place beside the other things.
+    pub(super) fn inside(&self, name: &str) -> PathBuf {
+        self.state.database().with_file_name(name)
     }
 
     /// The cell of the probes: a run's, but for the program.
@@ -180,8 +210,6 @@ impl Bait {
         let mut job = start.job(&session);
         let landlock_rules = job.confinement.landlock.len();
         change(&mut job);
-        let accept_without = args.accept_without.iter().map(|name| name.parse());
-        let accept_without = accept_without.collect::<Result<Vec<_>, _>>();
         let plan = CellPlan {
             instance: self.state.instance().clone(),
             run,
@@ -195,7 +223,7 @@ impl Bait {
             seccomp_profile: profile.to_string_lossy().into_owned(),
             environment: job.env.keys().cloned().collect(),
             landlock_rules,
-            accept_without: accept_without.map_err(|error| config(&error))?,
+            accept_without: accepted(&args.accept_without)?,
             runtime: self.runtime.clone(),
         };
         Ok((plan, job))
@@ -213,11 +241,12 @@ impl Bait {
     /// What the probes are told: where things would be, if they could be reached.
     fn given(&self, args: &Args, [neighbour, other]: &[PathBuf; 2]) -> serde_json::Value {
         let (front, back) = self.key.split_at(self.key.len() / 2);
-        let inside = |name: &str| self.state.database().with_file_name(name);
+        let inside = |name| self.inside(name);
         let scratch = self.start.cell.scratch().map(|(mount, kib)| (&mount.at, kib / 1024));
         json!({
             "key": [front, back],
             "model": self.model,
+            "other_model": self.other_model,
             "port": self.port,
             "abstract": self.abstract_name,
             "sockets": [args.podman.clone(), paths::socket()],
@@ -228,18 +257,6 @@ impl Bait {
             "file_bytes": CELL_FSIZE,
             "open_files": CELL_NOFILE,
         })
-    }
-
-    /// What the host makes of what the probes left, when the cell is gone.
-    pub(super) fn afterwards(&self) -> Vec<Probed> {
-        let user = USER.parse().map(|user| self.state.workspace_path(&user));
-        match user.map(|path| Tree::open(&path)) {
-            Ok(Ok(workspace)) => super::traps(&workspace),
-            Ok(Err(error)) => {
-                vec![Probed::new("host: opens the workspace", super::Outcome::Open, chain(&error))]
-            }
-            Err(_) => Vec::new(),
-        }
     }
 }
 
