@@ -15,7 +15,6 @@ use super::bait::Bait;
 use super::service::{LOOK, Service, file, told};
 use super::{Outcome, Probed};
 use crate::cell::Cells;
-use crate::core::limits::CELL_START;
 use crate::core::problem::chain;
 use crate::host::machine::now;
 
@@ -33,6 +32,9 @@ const QUOTED: &str = "the key that came: ";
 const JOURNAL: &str = "/run/systemd/journal/socket";
 /// How long it may take until it can be read there.
 const JOURNAL_TIME: Duration = Duration::from_secs(10);
+
+/// How long it may take until an agent runs: what was tried before may still be ending.
+const AGENT_TIME: Duration = Duration::from_secs(300);
 
 /// What was told while the service worked.
 pub(super) struct Told {
@@ -87,7 +89,7 @@ async fn error(service: &Service) -> (Result<String, String>, String) {
 
 /// What Podman tells of a cell in which an agent works.
 async fn inspect(service: &Service, cells: &Cells) -> Result<String, String> {
-    let run = service.post(USER, "!sleep 60", "0").await?.run;
+    let run = service.post(USER, "!sleep 300", "0").await?.run;
     let path = format!("/v1/runs/{run}");
     let container = async {
         loop {
@@ -96,10 +98,10 @@ async fn inspect(service: &Service, cells: &Cells) -> Result<String, String> {
             if let (Some("running"), Some(container)) = (word("status"), word("container")) {
                 return Ok::<_, String>(container.to_owned());
             }
-            sleep(LOOK).await;
+            sleep(LOOK * 10).await;
         }
     };
-    let container = timeout(CELL_START, container).await;
+    let container = timeout(AGENT_TIME, container).await;
     let inspected = match container {
         Ok(Ok(container)) => cells.podman().inspected::<Value>(&container).await,
         Ok(Err(why)) => return Err(why),
