@@ -1,6 +1,6 @@
 # The one entry point, for people and for CI. Each target says below what it does.
 .DEFAULT_GOAL := help
-.PHONY: help run test vm-test escape chaos check bench ground build install install-cell clean
+.PHONY: help run test vm-test escape chaos check bench ground build install install-cell deb clean
 
 PREFIX ?= /usr/local
 TRIPLE := $(shell uname -m)-unknown-linux-gnu
@@ -49,6 +49,10 @@ build: ## the program and the launcher, for release
 
 install: install-cell ## what `make build` made: [DESTDIR=] [PREFIX=/usr/local]
 	install -Dm 755 target/release/noclaw $(DESTDIR)$(PREFIX)/bin/noclaw
+	packaging/install.sh $(DESTDIR)$(PREFIX) $(PREFIX)
+
+deb: ## a package for Debian, in target/packages
+	@packaging/deb.sh
 
 install-cell: ## the launcher and the image's recipe alone
 	install -Dm 755 $(CELL) $(DESTDIR)$(PREFIX)/lib/noclaw/noclaw-cell

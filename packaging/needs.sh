@@ -2,7 +2,7 @@
 # Names what is missing on this machine to build and run NoClaw, and installs it: on a terminal after
 # asking; at once with YES=1, or as root without a terminal. Otherwise it prints the command and exits
 # 69. Silent and quick when nothing is missing. It knows Debian's and Fedora's families. With --checks:
-# also what `make check` needs; with --vm: also what `make vm-test` does.
+# also what `make check` needs; with --vm: what `make vm-test` does; with --deb: what `make deb` does.
 set -eu
 
 # What is looked for, the package that has it in Debian and in Fedora ("-": not needed there), why.
@@ -29,6 +29,9 @@ zones           tzdata             tzdata           time zones of users
 [ "${1:-}" != --checks ] || needs+='
 shellcheck      shellcheck         ShellCheck       checks these scripts
 '
+[ "${1:-}" != --deb ] || needs+='
+shlibdeps       dpkg-dev           -                names the libraries that the package needs
+'
 [ "${1:-}" != --vm ] || needs+='
 qemu            qemu-system-x86    -                runs a machine; 8 or newer (7.2 corrupts it without KVM)
 mke2fs          e2fsprogs          e2fsprogs        makes its disk
@@ -52,6 +55,7 @@ present() { # NAME: commands, but also helpers outside of the PATH, modules and 
         ca-roots) any /etc/ssl/certs/ca-certificates.crt /etc/pki/tls/certs/ca-bundle.crt ;;
         zones) any /usr/share/zoneinfo/Europe/Berlin ;;
         qemu) qemu_is_new ;;
+        shlibdeps) command -v dpkg-shlibdeps ;;
         mke2fs) any /sbin/mke2fs /usr/sbin/mke2fs ;;
         debian-keys) any /usr/share/keyrings/debian-archive-keyring.* ;;
         *) command -v "$1" ;;

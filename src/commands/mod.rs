@@ -5,6 +5,7 @@ mod chat;
 mod client;
 mod demo_model;
 mod doctor;
+mod generate;
 mod halt;
 mod history;
 mod image;
@@ -16,6 +17,7 @@ mod reply;
 mod run;
 mod send;
 mod serve;
+mod setup;
 mod status;
 mod stream;
 mod token;
@@ -47,6 +49,8 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Set it up for you: from installed to the first reply
+    Setup(setup::Args),
     /// Run the service
     Serve(Box<serve::Args>),
     /// Send a message and print the reply
@@ -82,6 +86,9 @@ enum Command {
     Logs(logs::Args),
     /// Serve the demo model: a small deterministic stand-in for the Messages API
     DemoModel(demo_model::Args),
+    /// Make man pages and completions
+    #[command(subcommand)]
+    Generate(generate::Command),
 }
 
 /// Why a command failed: what is printed, and the exit status.
@@ -146,6 +153,8 @@ pub fn main() -> ExitCode {
         Some(Command::Status(args)) => status::run(&args),
         Some(Command::Doctor(args)) => doctor::run(&args),
         Some(Command::Logs(args)) => logs::run(&args),
+        Some(Command::Setup(args)) => setup::run(&args),
+        Some(Command::Generate(command)) => generate::run(command),
         Some(Command::DemoModel(args)) => demo_model::run(&args),
     };
     let status = match ended {

@@ -57,6 +57,15 @@ impl ApiKey {
         Self(HeaderValue::from_static("any-key-will-do"))
     }
 
+    /// Hands the key to whoever keeps it, as a line.
+    ///
+    /// # Errors
+    /// What keeping it said.
+    pub fn write<T>(&self, keep: impl FnOnce(&str) -> T) -> T {
+        let key = self.0.to_str().unwrap_or_default();
+        keep(&format!("{key}\n"))
+    }
+
     pub(super) fn header(&self) -> HeaderValue {
         self.0.clone()
     }

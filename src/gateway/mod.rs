@@ -41,6 +41,7 @@ use crate::core::money::{Meter, Prices};
 
 mod answer;
 mod ask;
+pub mod check;
 pub mod demo;
 pub mod error;
 mod json;

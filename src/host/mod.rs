@@ -11,4 +11,5 @@ pub mod process;
 pub mod sandbox;
 pub mod state;
 pub mod systemd;
+pub mod terminal;
 pub mod tree;

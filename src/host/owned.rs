@@ -15,7 +15,7 @@
 #![expect(clippy::disallowed_methods, reason = "the one place where the owner's files are opened")]
 
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
-use std::io::{self, Read};
+use std::io::{self, Read, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
@@ -205,6 +205,18 @@ pub fn open(path: &Path) -> io::Result<File> {
 /// The kernel's.
 pub fn make_new(path: &Path) -> io::Result<File> {
     OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)
+}
+
+/// Writes a file of the owner's alone, in place of what has its name.
+///
+/// # Errors
+/// The kernel's; what was there stays then.
+pub fn put(path: &Path, text: &str) -> io::Result<()> {
+    let part = path.with_added_extension("part");
+    remove(&part).ok();
+    let mut file = make_new(&part)?;
+    file.write_all(text.as_bytes()).and_then(|()| file.sync_all())?;
+    rename(&part, path)
 }
 
 /// Removes a file.

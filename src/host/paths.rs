@@ -45,6 +45,11 @@ pub fn config() -> PathBuf {
     base("XDG_CONFIG_HOME", ".config").join("noclaw")
 }
 
+/// The owner's own units, and what they add to others.
+pub fn user_units() -> PathBuf {
+    base("XDG_CONFIG_HOME", ".config").join("systemd/user")
+}
+
 /// The service's socket.
 pub fn socket() -> PathBuf {
     runtime().join("noclaw/noclaw.sock")

@@ -1,0 +1,47 @@
+//! `noclaw generate`: man pages and completions, from the one definition of the command line. For
+//! whoever packages it.
+
+use std::path::PathBuf;
+
+use clap::CommandFactory;
+use clap_complete::Shell;
+
+use super::{Cli, Ended, Failure, print_part};
+use crate::core::problem::ExitStatus;
+use crate::host::owned;
+
+/// `noclaw generate`
+#[derive(Debug, clap::Subcommand)]
+pub enum Command {
+    /// Write the man pages into a folder, one a command
+    Man {
+        /// The folder
+        dir: PathBuf,
+    },
+    /// Print what a shell completes commands by
+    Completions {
+        /// The shell
+        shell: Shell,
+    },
+}
+
+/// Writes or prints them.
+pub fn run(command: Command) -> Ended {
+    let mut cli = Cli::command();
+    match command {
+        Command::Man { dir } => {
+            let failed = |error: std::io::Error| {
+                let message = format!("{}: {error}", dir.display());
+                Failure::new(ExitStatus::Failed, message).hint("may you write there?")
+            };
+            owned::make_directory(&dir).map_err(failed)?;
+            clap_mangen::generate_to(cli, &dir).map_err(failed)?;
+        }
+        Command::Completions { shell } => {
+            let mut text = Vec::new();
+            clap_complete::generate(shell, &mut cli, "noclaw", &mut text);
+            print_part(&String::from_utf8_lossy(&text));
+        }
+    }
+    Ok(ExitStatus::Ok)
+}
