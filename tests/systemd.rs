@@ -171,6 +171,17 @@ fn a_socket_that_nobody_knows_or_that_is_open_to_the_network_is_refused() -> Res
     Ok(())
 }
 
+#[test]
+fn what_systemd_gave_to_another_process_is_nothing_to_it() -> Result {
+    let mut house = House::closed(&ground("NOCLAW_PODMAN")?, &["--model-api", "demo"])?;
+    for (name, value) in [("LISTEN_PID", "1"), ("LISTEN_FDS", "1"), ("LISTEN_FDNAMES", "emacs")] {
+        house.env(name, value);
+    }
+    house.open()?;
+    exits(&house.noclaw(&["status"]).output()?, 0);
+    Ok(())
+}
+
 /// The units are what systemd understands, and leave little of the machine to the service.
 #[test]
 fn the_units_are_clean_and_the_service_is_kept_in() -> Result {

@@ -50,6 +50,11 @@ impl Turns {
     pub(super) async fn take(&self) -> Turn {
         let here = Arc::clone(&self.here).lock_owned().await;
         let everywhere = tokio::time::timeout(CREATE_TURN, self.everywhere()).await;
+        if everywhere.is_err() {
+            let words =
+                "another process holds the turn at Podman, and is not waited for any longer";
+            tracing::warn!(folder = %self.folder.display(), "{words}");
+        }
         Turn { _here: here, _everywhere: everywhere.ok().flatten() }
     }
 

@@ -68,7 +68,7 @@ impl Tally {
     ) -> Result<Response<ModelBody>, ModelError> {
         let (head, body) = answer.into_parts();
         let header = |name| head.headers.get(name).and_then(|value| value.to_str().ok());
-        if header(CONTENT_ENCODING).is_some_and(|coding| coding != "identity") {
+        if head.headers.get_all(CONTENT_ENCODING).iter().any(|coding| coding != "identity") {
             let why = "it is compressed, though that was not asked for".into();
             return Err(ModelError::BrokeOff { why });
         }

@@ -73,7 +73,14 @@ impl ApiKey {
     /// `text` without the key, should an upstream quote it.
     pub(super) fn redact(&self, text: &str) -> String {
         match self.secret().map(|key| str::from_utf8(key)) {
-            Some(Ok(key)) => text.replace(key, VEILED),
+            Some(Ok(key)) => {
+                let text = text.replace(key, VEILED);
+                // What was cut may end in the midst of it.
+                let cut = (1..key.len()).rev().filter_map(|n| key.get(..n));
+                let cut = cut.filter(|part| part.len() >= SECRET_BYTES);
+                let cut = cut.filter_map(|part| text.strip_suffix(part)).next();
+                cut.map_or(text.clone(), |rest| format!("{rest}{VEILED}"))
+            }
             _ => text.to_owned(),
         }
     }
@@ -159,6 +166,8 @@ mod tests {
         assert!(key.header().is_sensitive());
         assert_eq!(format!("{key:?} {:?}", key.header()), "ApiKey(…) Sensitive");
         assert_eq!(key.redact("bad key sk-ant-canary-0123!"), "bad key …!");
+        assert_eq!(key.redact("cut: sk-ant-canary-01"), "cut: …");
+        assert_eq!(key.redact("not cut: sk-ant"), "not cut: sk-ant");
         Ok(())
     }
 

@@ -188,8 +188,8 @@ impl Guard {
         });
         let places = own.chain(storage).chain(private).collect();
         let sockets = sockets::bound();
-        let sockets = sockets.iter().map(|path| place(&mounts, path, sockets::WHAT, true));
-        let sockets = sockets.filter(|socket| socket.own.is_some()).collect();
+        let sockets =
+            sockets.iter().map(|path| place(&mounts, path, sockets::WHAT, true)).collect();
         blocked.extend(allowlist.blocked.into_iter().map(Blocked::by_owner));
         let listed = allowlist.roots.into_iter().map(|root| ListedRoot {
             opened: Opened::folder(Path::new(self.whole(&root.path).as_str())),
@@ -227,7 +227,7 @@ impl Rules {
         };
         let found = format!("{}, with no link on its way", opened.path());
         let mut passed = vec![Passed { step: Step::Path, found }];
-        let others = self.mounts.ways(Path::new(opened.path()));
+        let others = self.mounts.ways(Path::new(opened.path()), opened.mount_id());
         let asked = Asked { way: opened.way(), others: &others, kind: opened.kind() };
         let decision = self.policy.decide(asked, read_write);
         passed.extend(decision.passed);

@@ -181,6 +181,7 @@ mod tests {
             fs::create_dir_all(base.join("config"))?;
             fs::write(base.join("config/instructions.md"), "be kind")?;
             fs::write(base.join("key"), "sk-x")?;
+            fs::write(base.join("podman/auth.json"), "{}")?;
             let podman = UnixListener::bind(base.join("podman/podman.sock"))?;
             let mut another = Command::new("cat").stdin(Stdio::piped()).spawn()?;
             let landlock = enter_at(base, None, 443)?;
@@ -203,6 +204,9 @@ mod tests {
             assert!(refused(fs::read_dir(base.join("run"))), "listed what is beside its socket");
             assert!(refused(fs::write(base.join("config/mount-allowlist.json"), "{}")));
             assert!(refused(fs::read(base.join("key"))), "read the key");
+            fs::read_dir(base.join("podman"))?;
+            let beside = fs::read(base.join("podman/auth.json"));
+            assert!(refused(beside), "read what is beside Podman's socket");
             assert!(refused(fs::remove_file(base.join("podman/podman.sock"))));
             let link = fs::hard_link(base.join("key"), base.join("state/key"));
             assert!(link.is_err(), "gave the key another name");

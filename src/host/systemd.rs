@@ -10,10 +10,13 @@
 //! | `WATCHDOG_USEC` | how often it wants to hear that the service lives |
 
 use std::net::TcpListener;
+use std::os::fd::AsFd;
 use std::os::unix::net::UnixListener;
 use std::time::Duration;
 
 use listenfd::ListenFd;
+use nix::sys::socket::getsockopt;
+use nix::sys::socket::sockopt::AcceptConn;
 use sd_notify::NotifyState;
 
 /// The unit, and so the name, of the service's own socket.
@@ -60,6 +63,10 @@ pub enum ActivationError {
 /// # Errors
 /// See [`ActivationError`].
 pub fn sockets() -> Result<Sockets, ActivationError> {
+    // What is another process's is nothing to us, however it is told.
+    if sd_notify::listen_fds().map_err(ActivationError::Form)?.len() == 0 {
+        return Ok(Sockets::default());
+    }
     // First: the other one forgets what was handed over.
     let names = sd_notify::listen_fds_with_names().map_err(ActivationError::Form)?;
     let mut given = ListenFd::from_env();
@@ -75,12 +82,18 @@ pub fn sockets() -> Result<Sockets, ActivationError> {
     Ok(sockets)
 }
 
-fn take<T>(
+fn take<T: AsFd>(
     place: &mut Option<T>,
     name: &'static str,
     given: std::io::Result<Option<T>>,
 ) -> Result<(), ActivationError> {
-    let listener = given.map_err(|source| ActivationError::Kind { name, source })?;
+    let kind = |source| ActivationError::Kind { name, source };
+    let listener = given.map_err(kind)?;
+    if let Some(listener) = &listener
+        && !getsockopt(listener, AcceptConn).map_err(|errno| kind(errno.into()))?
+    {
+        return Err(kind(std::io::Error::other("it does not listen")));
+    }
     match place.is_some() {
         true => Err(ActivationError::Twice(name)),
         false => {

@@ -182,6 +182,12 @@ fn another_mount_of_a_place_is_the_place() -> Result {
         let said = check(&mount, state, &folder, 77)?;
         assert!(words.iter().all(|word| said.contains(word)), "{folder}: {said}");
     }
+    // What lies below it hides nothing.
+    fs::create_dir_all(home.folders.join("x/there/bob"))?;
+    fs::create_dir_all(home.folders.join("disk/around/state/users/bob"))?;
+    let hidden = format!("mount -t tmpfs x {there}/bob && mount --bind {state}/users {there}");
+    let said = after(&home, &hidden, &state, &format!("{there}/bob"), 77)?;
+    assert!(said.contains("it lies in ") && said.contains(own), "{said}");
     let twin = check(&format!("{} {there}", home.path("ro")), &state, &there, 0)?;
     assert!(twin.contains("granted "), "{twin}");
     Ok(())
@@ -221,6 +227,10 @@ fn a_folder_with_a_socket_in_it_is_not_granted_and_a_run_is_without_it() -> Resu
         let said = exits(&home.noclaw(&["mount", "check", &home.path(folder)])?.output()?, 77);
         assert!(said.contains("REFUSED places") && said.contains("a program.sock"), "{said}");
     }
+    let renamed = home.folders.join("ro/deep/renamed.sock");
+    fs::rename(&socket, &renamed)?;
+    assert_eq!(look()?, "end", "it has another name, and is there");
+    fs::rename(&renamed, &socket)?;
     // Nobody has it, or somebody whom this network does not list: only looking finds it.
     drop(listener);
     let add = ["user", "mount", "add", "ann", &home.path("ro/deep")];

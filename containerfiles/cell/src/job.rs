@@ -90,6 +90,8 @@ pub struct Rule {
 pub enum Access {
     /// Read and list.
     Read,
+    /// List, and open a directory itself.
+    List,
     /// Read, list, execute.
     ReadExecute,
     /// Connect to the Unix sockets there (restricted by ABI 9 and newer only).

@@ -101,6 +101,7 @@ fn rights(access: Access) -> BitFlags<AccessFs> {
     let all = AccessFs::from_all(NEWEST);
     match access {
         Access::Read => AccessFs::ReadFile | AccessFs::ReadDir,
+        Access::List => AccessFs::ReadDir.into(),
         Access::ReadExecute => AccessFs::from_read(NEWEST),
         Access::Connect => AccessFs::ResolveUnix.into(),
         Access::Sockets => AccessFs::MakeSock | AccessFs::RemoveFile | AccessFs::ResolveUnix,

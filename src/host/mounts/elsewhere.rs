@@ -44,23 +44,24 @@ impl Mounts {
         Self(text.lines().filter_map(mount).collect())
     }
 
-    /// The type of the file system that an open file is of; empty where nobody knows.
-    pub fn kind(&self, file: impl AsFd) -> &str {
+    /// The id of the mount that an open file is of, and the type of its file system; empty where
+    /// nobody knows.
+    pub fn of(&self, file: impl AsFd) -> (String, String) {
         let info = format!("/proc/self/fdinfo/{}", file.as_fd().as_raw_fd());
         let info = machine::text(&info);
         let id = info.lines().find_map(|line| line.strip_prefix("mnt_id:")).map(str::trim);
         let mount = self.0.iter().find(|mount| Some(mount.id.as_str()) == id);
-        mount.map(|mount| mount.kind.as_str()).unwrap_or_default()
+        mount.map(|mount| (mount.id.clone(), mount.kind.clone())).unwrap_or_default()
     }
 
     /// The other paths to a path that has no link on its way.
     pub fn others(&self, path: &Path) -> Vec<PathBuf> {
-        self.again(path).iter().map(|(point, below)| joined(point, below)).collect()
+        self.again(path, None).iter().map(|(point, below)| joined(point, below)).collect()
     }
 
-    /// The other ways to it, each from where its file system is mounted: what lies above that is of
-    /// another one, and contains it only there.
-    pub fn ways(&self, path: &Path) -> Vec<Way> {
+    /// The other ways to an open folder of this mount, each from where its file system is mounted:
+    /// what lies above that is of another one, and contains it only there.
+    pub fn ways(&self, path: &Path, mount: &str) -> Vec<Way> {
         let way = |(point, below): &(PathBuf, PathBuf)| {
             let steps = (0..=below.iter().count()).map_while(|steps| {
                 let part: PathBuf = below.iter().take(steps).collect();
@@ -70,14 +71,18 @@ impl Mounts {
             });
             Way(steps.collect())
         };
-        self.again(path).iter().map(way).collect()
+        self.again(path, Some(mount)).iter().map(way).collect()
     }
 
-    /// Where else its file system is mounted with it, and where it is below that.
-    fn again(&self, path: &Path) -> Vec<(PathBuf, PathBuf)> {
-        let around = self.0.iter().filter(|mount| path.starts_with(&mount.point));
+    /// Where else its file system is mounted with it, and where it is below that. Which mount it is
+    /// of, an open file knows; by its path alone it is taken to be of the nearest around it, which
+    /// may lie below another one.
+    fn again(&self, path: &Path, mount: Option<&str>) -> Vec<(PathBuf, PathBuf)> {
+        let around = || self.0.iter().filter(|mount| path.starts_with(&mount.point));
+        let known = around().find(|around| Some(around.id.as_str()) == mount);
         // Of two at one point the later one is on top.
-        let Some(here) = around.max_by_key(|mount| mount.point.components().count()) else {
+        let nearest = || around().max_by_key(|mount| mount.point.components().count());
+        let Some(here) = known.or_else(nearest) else {
             return Vec::new();
         };
         let Ok(below) = path.strip_prefix(&here.point) else { return Vec::new() };

@@ -87,6 +87,7 @@ pub struct Opened {
     path: String,
     way: Way,
     own: Identity,
+    mount: String,
     kind: String,
 }
 
@@ -120,6 +121,11 @@ impl Opened {
     /// The way to it.
     pub const fn way(&self) -> &Way {
         &self.way
+    }
+
+    /// The kernel's id of the mount that it is of; empty where nobody knows.
+    pub fn mount_id(&self) -> &str {
+        &self.mount
     }
 
     /// The type of its file system; empty where nobody knows.
@@ -168,9 +174,9 @@ impl Opened {
             own = identity;
             way.push((text(name)?, own));
         }
-        let kind = Mounts::read().kind(&handle).to_owned();
+        let (mount, kind) = Mounts::read().of(&handle);
         let handle = Arc::new(handle);
-        Ok(Self { handle, path: text(&here)?, way: Way(way), own, kind })
+        Ok(Self { handle, path: text(&here)?, way: Way(way), own, mount, kind })
     }
 }
 

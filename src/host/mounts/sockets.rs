@@ -1,6 +1,10 @@
 //! Sockets that programs have in the file system, wherever that is: who reaches the file may
 //! connect, also where it is mounted read-only. The kernel lists those of this network; what a
 //! container has bound in another one is found only by looking into a folder (`inside.rs`).
+//!
+//! A socket is known by the path at which it was bound. One that has been renamed since counts
+//! where it was made, also if nothing is there now; of one that was bound by a relative path nobody
+//! knows where it is.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
