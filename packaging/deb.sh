@@ -5,7 +5,7 @@
 . "$(dirname "${BASH_SOURCE[0]}")/steps.sh"
 
 version=$(sed -n '/^\[workspace.package\]/,/^\[/s/^version = "\(.*\)"/\1/p' Cargo.toml)
-version=${NOCLAW_VERSION:-$version}
+version=${NOCLAW_VERSION:-$version} # another one, to try an upgrade
 arch=$(dpkg --print-architecture)
 stage=$checkout/target/packages/stage
 deb=$checkout/target/packages/noclaw_${version}_$arch.deb

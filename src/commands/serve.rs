@@ -5,7 +5,7 @@
 //! settled, listeners before READY; on stop the other way round.
 
 mod limits;
-mod model;
+pub(super) mod model;
 mod report;
 
 use std::net::SocketAddr;
@@ -89,7 +89,7 @@ pub fn run(args: Args) -> Ended {
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
     let runtime = runtime.map_err(|error| Failure::of(ExitStatus::Failed, &error))?;
-    let ended = runtime.block_on(serve(args, settings, model, (landlock, sockets)));
+    let ended = runtime.block_on(serve(args, settings, model, landlock, sockets));
     // A thread may wait for a disk that does not answer.
     runtime.shutdown_timeout(Duration::from_secs(5));
     ended
@@ -118,7 +118,8 @@ async fn serve(
     args: Args,
     settings: Settings,
     model: Model,
-    (landlock, sockets): (Landlock, Sockets),
+    landlock: Landlock,
+    sockets: Sockets,
 ) -> Ended {
     let mut signals = Signals::catch().map_err(|error| Failure::of(ExitStatus::Failed, &error))?;
     let state = State::open(&args.places.state, &fresh_instance()?).map_err(|error| {
@@ -166,7 +167,7 @@ async fn serve(
     assistant.settle_people().await;
     let connections = Connections::new(stop.clone());
     let is_activated = sockets.unix.is_some();
-    let listening = listen(&args, &assistant, &connections, (landlock, sockets)).await?;
+    let listening = listen(&args, &assistant, &connections, landlock, sockets).await?;
     tracing::info!(
         message_id = journal::READY,
         listening = listening.join(" "),
@@ -268,7 +269,8 @@ async fn listen(
     args: &Args,
     assistant: &Arc<Assistant>,
     connections: &Connections,
-    (landlock, sockets): (Landlock, Sockets),
+    landlock: Landlock,
+    sockets: Sockets,
 ) -> Result<Vec<String>, Failure> {
     let unavailable = |error: listen::ListenError| {
         let hint = match error {

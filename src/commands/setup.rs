@@ -22,7 +22,7 @@ use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
 use self::answers::Answers;
-use super::{Ended, Failure, complain, print};
+use super::{Ended, Failure, print};
 use crate::core::problem::ExitStatus;
 
 /// `noclaw setup`
@@ -97,8 +97,9 @@ fn set_up(args: &Args) -> Ended {
     tell("podman", machine::podman())?;
     tell("machine", machine::check())?;
     let mut answers = Answers::now();
-    tell("key", answers.key(args))?;
+    // The key is tried with the model that it is for.
     answers.take(args)?;
+    tell("key", answers.key(args))?;
     let changed = answers.write()?;
     tell("settings", Ok(changed.told()))?;
     tell("image", image(args))?;
@@ -134,17 +135,15 @@ fn undo() -> Ended {
 }
 
 fn image(args: &Args) -> Step {
-    if let Some(file) = &args.image {
-        let status =
-            Command::new(program()?).args(["image", "status"]).stdout(Stdio::null()).status();
-        if status.is_ok_and(|status| status.success()) {
-            return Ok(Done::Already("there is one of this recipe".to_owned()));
-        }
-        own(&["image", "load", &file.to_string_lossy()])?;
-        return Ok(Done::Now(format!("loaded from {}", file.display())));
+    let status = Command::new(program()?).args(["image", "status"]).stdout(Stdio::null()).status();
+    if status.is_ok_and(|status| status.success()) {
+        return Ok(Done::Already("there is one of this recipe".to_owned()));
     }
-    own(&["image", "build"])?;
-    Ok(Done::Already("it is of this recipe".to_owned()))
+    match &args.image {
+        Some(file) => own(&["image", "load", &file.to_string_lossy()])?,
+        None => own(&["image", "build"])?,
+    }
+    Ok(Done::Now("it is there, and has passed its self-test".to_owned()))
 }
 
 /// This program, for what it has as a command.
@@ -171,7 +170,7 @@ fn tell(step: &str, done: Step) -> Result<(), Failure> {
         Done::Now(what) => line("done", &what),
         Done::Not(what, hint) => {
             line("warn", &what);
-            complain(&what, Some(&hint));
+            eprintln!("{:<16} hint: {hint}", "");
         }
     }
     Ok(())

@@ -3,7 +3,7 @@
 //! It is refused when it is too long, empty, of several lines, or not visible ASCII. It comes from
 //! a file that is its owner's alone (`host/owned.rs`) and never from the command line or the
 //! environment, which other processes of the same user can read. No error quotes the content, and
-//! should the model's side quote it, neither the cell nor anybody else reads that ([`Veil`]).
+//! should the model's side quote it as it stands, the cell does not read it ([`Veil`]).
 
 use std::fmt;
 
@@ -57,10 +57,7 @@ impl ApiKey {
         Self(HeaderValue::from_static("any-key-will-do"))
     }
 
-    /// Hands the key to whoever keeps it, as a line.
-    ///
-    /// # Errors
-    /// What keeping it said.
+    /// Hands the key, as a line, to what keeps it in a file.
     pub fn write<T>(&self, keep: impl FnOnce(&str) -> T) -> T {
         let key = self.0.to_str().unwrap_or_default();
         keep(&format!("{key}\n"))

@@ -9,9 +9,14 @@ use crate::gateway::upstream::Upstream;
 use crate::host::owned;
 
 /// The model API that is the stand-in.
-const DEMO: &str = "demo";
+pub(in crate::commands) const DEMO: &str = "demo";
 /// The name of systemd's credential with the key.
-const CREDENTIAL: &str = "api-key";
+pub(in crate::commands) const CREDENTIAL: &str = "api-key";
+
+/// The model API, if nobody names another one.
+pub(in crate::commands) const MODEL_API: &str = "https://api.anthropic.com";
+/// The model of a message that names none, if nobody names another one.
+pub(in crate::commands) const MODEL: &str = "claude-sonnet-5-5";
 
 #[derive(Debug, clap::Args)]
 #[command(next_help_heading = "Model")]
@@ -21,14 +26,14 @@ pub(super) struct ModelArgs {
         long,
         value_name = "URL",
         env = "NOCLAW_MODEL_API",
-        default_value = "https://api.anthropic.com"
+        default_value = MODEL_API
     )]
     pub(super) model_api: String,
     /// The file that holds the key; else systemd's credential `api-key`
     #[arg(long, value_name = "FILE", env = "NOCLAW_API_KEY_FILE")]
     pub(super) api_key_file: Option<PathBuf>,
     /// The model of a message that names none
-    #[arg(long, value_name = "MODEL", env = "NOCLAW_MODEL", default_value = "claude-sonnet-5-5")]
+    #[arg(long, value_name = "MODEL", env = "NOCLAW_MODEL", default_value = MODEL)]
     pub(super) model: String,
 }
 

@@ -6,6 +6,7 @@ use std::io::{IsTerminal, Write as _};
 use std::path::PathBuf;
 
 use super::{Args, Done, Step};
+use crate::commands::serve::model::{CREDENTIAL, DEMO, MODEL, MODEL_API};
 use crate::commands::{Failure, block_on, read_key};
 use crate::core::money::Prices;
 use crate::core::problem::{ExitStatus, chain};
@@ -16,10 +17,6 @@ use crate::host::{owned, paths, terminal};
 
 const HEAD: &str = "# Written by `noclaw setup`, and written anew by it.\n\
     # Settings of your own: systemctl --user edit noclaw\n[Service]\n";
-/// The model of a message that names none, if nobody says otherwise.
-const MODEL: &str = "claude-sonnet-5-5";
-const MODEL_API: &str = "https://api.anthropic.com";
-const CREDENTIAL: &str = "api-key";
 /// More than that is not what was written.
 const DROP_IN_BYTES: usize = 64 << 10;
 
@@ -74,11 +71,11 @@ impl Answers {
 
     /// The model's side, and a key that it takes.
     pub(super) fn key(&mut self, args: &Args) -> Step {
-        let is_demo = self.model_api.as_deref() == Some("demo");
+        let is_demo = self.model_api.as_deref() == Some(DEMO);
         let says_nothing = args.api_key_file.is_none() && args.model_api.is_none();
         if args.demo || (is_demo && says_nothing) {
             let done = "none: the demo model answers, which repeats what you say".to_owned();
-            let new = Self { model_api: Some("demo".to_owned()), has_key: false, ..self.clone() };
+            let new = Self { model_api: Some(DEMO.to_owned()), has_key: false, ..self.clone() };
             let is_same = new == *self;
             *self = new;
             return Ok(if is_same { Done::Already(done) } else { Done::Now(done) });

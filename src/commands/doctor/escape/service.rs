@@ -61,6 +61,17 @@ const WAIT_TIME: &str = "600";
 const STOP_TIME: Duration = Duration::from_secs(45);
 /// Between two looks at something that is not there yet.
 pub(super) const LOOK: Duration = Duration::from_millis(20);
+/// What systemd tells a unit, which may be ours, but is not this service.
+const SYSTEMD: [&str; 8] = [
+    "JOURNAL_STREAM",
+    "CREDENTIALS_DIRECTORY",
+    "NOTIFY_SOCKET",
+    "WATCHDOG_USEC",
+    "WATCHDOG_PID",
+    "LISTEN_PID",
+    "LISTEN_FDS",
+    "LISTEN_FDNAMES",
+];
 const TWIN: &str = "twin: a service answers";
 
 #[derive(Deserialize)]
@@ -201,7 +212,7 @@ impl Service {
         for (name, _) in std::env::vars_os() {
             let name = name.to_string_lossy();
             let ours = name.starts_with("NOCLAW_") && !name.starts_with("NOCLAW_TEST_");
-            if ours || ["JOURNAL_STREAM", "CREDENTIALS_DIRECTORY"].contains(&&*name) {
+            if ours || SYSTEMD.contains(&&*name) {
                 command.env_remove(&*name);
             }
         }
