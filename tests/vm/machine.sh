@@ -1,17 +1,22 @@
 #!/usr/bin/env bash
-# `make vm-test`: a Debian 13 machine with a real systemd and all cgroup controllers, in QEMU, and in
-# it what tests/vm/inside.sh does with the programs of this checkout.
+# `make vm-test`: a fresh Debian machine with a real systemd and all cgroup controllers, in QEMU. An
+# administrator installs the package on it, users set NoClaw up, and tests/vm/inside.sh sees whether
+# it keeps what is promised; the machine is started again, and it sees whether that still holds.
 #
-#   tests/vm/machine.sh           NoClaw as a user's unit, `noclaw doctor --escape`, then the themes
-#                                 machine, story and cell; a few of the last two when emulated
+#   tests/vm/machine.sh           the package at home (tests/vm/home.sh), `noclaw doctor --escape`,
+#                                 then the themes machine, story and cell; a few when emulated
 #   tests/vm/machine.sh THEME[:TEST[,TEST…]]…
-#                                 the first part, then these of tests/
+#                                 the package is set up, then these of tests/
+#   VM=bookworm tests/vm/machine.sh …
+#                                 in a Debian 12; otherwise it is trixie, Debian 13
 #
 # KVM is used where it works; without, the machine is emulated. It has no network. Its disk is made
-# once by a hash of its recipe, and once more with the image loaded, which is a boot of its own; what
-# a test writes to it is thrown away (target/vm, about 5 GB). Programs and image come on disks of
-# their own, results over a second serial port. What the machine says goes to stdout as it comes,
-# and its status is this script's: 124 when it hangs.
+# once by a hash of its recipe (target/vm, about 2 GB each); a test writes to a copy. Programs and
+# image come on disks of their own, results over a second serial port. What the machine says goes to
+# stdout as it comes, and its status is this script's: 124 when it hangs.
+#
+# NOCLAW_VM_SHELL=SOCKET has a shell in the machine, root's, at that socket while it runs:
+#   socat -,raw,echo=0 UNIX-CONNECT:SOCKET
 #
 # It runs as an ordinary user, or as root. The first run fetches about 150 MB of packages.
 # shellcheck disable=SC2317 # some functions are called by a trap, or elsewhere (declare -f)
@@ -19,17 +24,20 @@
 . "$(dirname "${BASH_SOURCE[0]}")/../../packaging/steps.sh"
 set -o pipefail
 
-release=trixie
+release=${VM:-trixie}
 packages=(
-    systemd-sysv dbus-user-session libpam-systemd        # a user's own service manager
-    podman crun uidmap passt netavark catatonit          # as packaging/needs.sh has them
-    linux-image-cloud-amd64 ca-certificates tzdata curl  # a small kernel; what the tests use
+    systemd-sysv libpam-systemd linux-image-cloud-amd64  # a machine
+    # What the package depends on: without a network apt has nowhere to get it from. It is apt that
+    # installs the package, and it would not if one were missing.
+    podman crun uidmap passt netavark dbus-user-session
+    catatonit ca-certificates tzdata
+    curl procps                                          # what the tests use
 )
-time_limit=1500 # seconds; an emulated machine on a busy host took 900
+time_limit=1500 # seconds for a boot; an emulated machine on a busy host took 900
 cores=${NOCLAW_VM_CORES:-2} # emulated and on a busy host one is better: two wait for each other
 memory=6144     # MiB: two cells, as on a common machine
-size=12G        # of its disk, sparse
-newest_libc=2.41
+size=16G        # of its disk, sparse
+declare -A libc=([bookworm]=2.36 [trixie]=2.41)
 all=(machine story cell)
 few=( # emulated, a run takes half a minute: these tell whether cells are the same here
     machine
@@ -44,13 +52,15 @@ noclaw=$checkout/target/debug/noclaw
 # --- What this machine must have ------------------------------------------------------------------
 
 check_machine() {
-    local libc
+    local ours
+    [ -n "${libc[$release]:-}" ] ||
+        fail 64 "there is no machine $release" "VM=bookworm or VM=trixie (the default)"
     [ "$(uname -m)" = x86_64 ] || fail 69 "the machine for tests is x86-64, and this one is not" \
         "make test runs everything that needs no virtual machine"
-    libc=$(getconf GNU_LIBC_VERSION | cut -d' ' -f2)
-    [ "$(printf '%s\n' "$libc" "$newest_libc" | sort -V | tail -n 1)" = "$newest_libc" ] ||
-        fail 69 "what is built here needs glibc $libc, and Debian 13 has $newest_libc" \
-            "build and test on Debian 12 or 13, or in a container of it"
+    ours=$(getconf GNU_LIBC_VERSION | cut -d' ' -f2)
+    [ "$(printf '%s\n' "$ours" "${libc[$release]}" | sort -V | tail -n 1)" = "${libc[$release]}" ] ||
+        fail 69 "what is built here needs glibc $ours, and $release has ${libc[$release]}" \
+            "build and test on Debian 12, or in a container of it"
     mirror=${NOCLAW_VM_MIRROR:-$(packaging/needs.sh --mirror)}
     [ -n "$mirror" ] || fail 69 "apt names no mirror of Debian here" \
         "NOCLAW_VM_MIRROR=URL of one that has $release"
@@ -61,9 +71,9 @@ check_machine() {
 # Runs in the new system's tree, once. What changes it changes the base's name.
 furnish() { # ROOT
     local root=$1
+    # Ordinary users, as an administrator makes them. They never log in.
     chroot "$root" useradd --create-home --shell /bin/bash alice
-    mkdir -p "$root/var/lib/systemd/linger"
-    : >"$root/var/lib/systemd/linger/alice" # her services run without her
+    chroot "$root" useradd --create-home --shell /bin/bash bob
     echo '/dev/vda / ext4 rw 0 1' >"$root/etc/fstab"
     echo noclaw-vm >"$root/etc/hostname"
     rm -rf "$root"/etc/apt/sources.list* # they may hold a password
@@ -74,7 +84,7 @@ After=multi-user.target
 StandardOutput=file:/dev/ttyS1
 StandardError=inherit
 ExecStart=/bin/bash -c 'tar -xf /dev/vdb -C / && /noclaw-vm/inside.sh; echo "vm-test: $?"'
-ExecStopPost=systemctl poweroff --force --force
+ExecStopPost=systemctl --no-block poweroff
 [Install]
 WantedBy=multi-user.target
 UNIT
@@ -142,6 +152,16 @@ save_image() {
     mv "$image.part" "$image"
 }
 
+# The package, and the same build as a later version of it.
+make_packages() {
+    local path
+    packaged=()
+    for path in "$(packaging/deb.sh)" "$(NOCLAW_VERSION=99.0 packaging/deb.sh)"; do
+        [ -f "$path" ] || fail 70 "make deb made no package" "it says above why"
+        packaged+=("$path")
+    done
+}
+
 # The program of a theme in tests/, as cargo has just built it.
 test_program() { # THEME
     sed -n "s|^ *Executable tests/.*\b$1\\.rs (\(.*\))\$|\1|p" "$vm/build.log"
@@ -171,15 +191,18 @@ pack() { # THEME[:TEST[,TEST…]]…
         themes+=("$theme=$checkout/$program")
     done
     {
-        declare -p checkout slowness NOCLAW_LAUNCHER NOCLAW_CONTAINERFILES
+        declare -p checkout slowness is_whole NOCLAW_LAUNCHER NOCLAW_CONTAINERFILES
         echo "programs=(${themes[*]@Q})"
     } >"$vm/settings"
-    files=("$checkout/tests/vm/inside.sh" "$vm/settings" "$checkout/containerfiles" "$noclaw")
+    cp "${packaged[0]}" "$vm/noclaw.deb"
+    cp "${packaged[1]}" "$vm/later.deb"
+    files=("$checkout"/tests/vm/{inside,home}.sh "$vm"/{noclaw,later}.deb "$vm/settings")
+    files+=("$checkout/containerfiles" "$noclaw")
     files+=("$NOCLAW_LAUNCHER" "${themes[@]#*=}")
     programs=$vm/programs.tar
     tar -cf "$programs" --owner=0 --group=0 --mode=go=rX --hard-dereference \
-        --transform="s|.*/tests/vm/inside.sh\$|noclaw-vm/inside.sh|" \
-        --transform="s|.*/target/vm/settings\$|noclaw-vm/settings|" -C / "${files[@]#/}"
+        --transform='s|.*/tests/vm/\([a-z]*\.sh\)$|noclaw-vm/\1|' \
+        --transform='s|.*/target/vm/\([a-z.]*\)$|noclaw-vm/\1|' -C / "${files[@]#/}"
 }
 
 # --- A boot ---------------------------------------------------------------------------------------
@@ -213,22 +236,24 @@ choose_processor() {
         processor=(-accel kvm -cpu max)
     else
         say "vm: KVM does not work here: the machine is emulated"
-        # The kernel copies memory by `rep movsb` where that is fast; emulated, it is not.
-        processor=(-accel "tcg,thread=multi" -cpu "max,erms=off,fsrm=off")
+        # The kernel copies memory by `rep movsb` where that is fast, and Go computes checksums by
+        # AVX2; emulated, neither is.
+        processor=(-accel "tcg,thread=multi" -cpu "max,erms=off,fsrm=off,avx2=off")
         slowness=10
     fi
 }
 
 # Runs a phase of inside.sh. Its status is what the last line of the results says.
-boot() { # PHASE DISK OPTION-OF-THE-DISK
-    local status=0 told
+boot() { # PHASE
+    local status=0 told shell=()
     : >"$vm/result.log"
+    [ -z "${NOCLAW_VM_SHELL:-}" ] || shell=(-serial "unix:$NOCLAW_VM_SHELL,server=on,wait=off")
     timeout --kill-after=10 "$time_limit" qemu-system-x86_64 "${processor[@]}" \
         -smp "$cores" -m "$memory" -display none -nic none -no-reboot \
-        -serial "file:$vm/console.log" -serial "file:$vm/result.log" \
+        -serial "file:$vm/console.log" -serial "file:$vm/result.log" "${shell[@]}" \
         -kernel "$base.kernel" -initrd "$base.initrd" \
         -append "root=/dev/vda rw console=ttyS0 panic=-1 quiet noclaw.phase=$1" \
-        -drive "file=$2,format=raw,if=virtio,cache=unsafe,$3" \
+        -drive "file=$disk,format=raw,if=virtio,cache=unsafe" \
         -drive "file=$programs,format=raw,if=virtio,readonly=on" \
         -drive "file=$image,format=raw,if=virtio,readonly=on" </dev/null >&2 &
     machine=$!
@@ -245,17 +270,6 @@ boot() { # PHASE DISK OPTION-OF-THE-DISK
     return "$status"
 }
 
-# Sets $disk: the base with the image in its user's storage.
-load_image() {
-    local part=$vm/loading.part
-    disk=$vm/$(basename "$base")-$(basename "$image" .tar).disk
-    [ ! -e "$disk" ] || return 0
-    rm -f "$vm"/base-*-image-*
-    cp --sparse=always "$base.disk" "$part"
-    boot load "$part" snapshot=off
-    mv "$part" "$disk"
-}
-
 main() {
     packaging/needs.sh --vm
     by_sudo && become_sudo_user tests/vm/machine.sh "$@"
@@ -269,11 +283,16 @@ main() {
     trap stop_machine EXIT
     choose_processor
     [ "$slowness" = 1 ] || all=("${few[@]}")
+    is_whole=''
+    [ $# -gt 0 ] || is_whole=1
     [ $# -gt 0 ] || set -- "${all[@]}"
+    make_packages
     pack "$@"
     save_image
-    load_image
-    boot test "$disk" snapshot=on
+    disk=$vm/disk.part
+    cp --sparse=always "$base.disk" "$disk"
+    boot first
+    [ -z "$is_whole" ] || boot again
 }
 
 main "$@"

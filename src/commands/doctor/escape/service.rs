@@ -57,6 +57,8 @@ const ROOM: (u32, u32) = (1024, 100_000);
 /// How long a run may take. The longest is 41 s; emulated, and one after the other, minutes.
 const RUN_TIME: &str = "300";
 const WAIT_TIME: &str = "600";
+/// How long it may say nothing: a little longer.
+const SILENCE: Duration = Duration::from_secs(630);
 /// How long it may take to end. It has 30 s for its runs.
 const STOP_TIME: Duration = Duration::from_secs(45);
 /// Between two looks at something that is not there yet.
@@ -122,7 +124,7 @@ pub(super) async fn run(args: &Args, cells: &Cells, bait: &Bait) -> Result<Vec<P
     let table: Table =
         serde_json::from_str(TABLE).map_err(|error| Failure::of(ExitStatus::Config, &error))?;
     let folder = bait.inside("service");
-    let service = Service { client: Client::at(folder.join("sock")), folder };
+    let service = Service { client: Client::at(folder.join("sock"), SILENCE), folder };
     let users: Vec<_> = (0..table.attacks.len()).map(user).chain([leaks::USER.into()]).collect();
     let cleared = service.clear(&users).await;
     let mut child = match cleared.and_then(|()| service.start(args, bait)) {
