@@ -232,7 +232,7 @@ impl Service {
             command.arg(flag).arg(place);
         }
         for (flag, value) in [
-            ("--model-api", bait.model_api().to_owned()),
+            ("--model-api", bait.server().url()),
             ("--model", bait.model_name().to_owned()),
             ("--accept-without", args.accept_without.join(",")),
             ("--workspace-size", mib.to_string()),
