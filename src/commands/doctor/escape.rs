@@ -16,6 +16,7 @@
 //! |---|---|
 //! | a probe does something forbidden | `open`, and the command fails |
 //! | what is allowed does not work (a probe's twin) | `open`: the probes prove nothing then |
+//! | it fails for a reason that is no layer's | `open`: nothing is proved |
 //! | the preflight falls short of the plan | `open`, and the probes run all the same: they show what of it matters |
 //! | a layer that this machine lacks, and the owner accepted to do without | `not_tested`, with its name |
 //! | the probes stop early, or say something else | `open` |
