@@ -5,6 +5,7 @@ pub mod log;
 pub mod machine;
 pub mod mounts;
 pub mod owned;
+pub mod parent;
 pub mod paths;
 pub mod points;
 pub mod process;
