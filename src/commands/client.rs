@@ -24,7 +24,7 @@ use crate::host::paths;
 use crate::http::reply::Document;
 
 const KEY: &str = "idempotency-key";
-/// How long an answer may take to begin. A request waits for 50 s at most; a service that is started
+/// How long an answer may take to begin. A request waits 50 s at most; a service that is started
 /// anew ends its runs first, while systemd keeps the connection.
 const SILENCE: Duration = Duration::from_secs(if cfg!(test) { 1 } else { 100 });
 
