@@ -14,6 +14,7 @@ mod mount;
 mod news;
 mod notice;
 mod places;
+mod progress;
 mod reply;
 mod run;
 mod send;
