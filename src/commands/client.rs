@@ -78,6 +78,11 @@ impl Client {
         Self { socket, silence }
     }
 
+    /// Whether that is where systemd's service is.
+    pub fn is_usual(&self) -> bool {
+        self.socket == paths::socket()
+    }
+
     /// Asks for something.
     pub async fn get(&self, path: &str) -> Result<Answer, Miss> {
         self.collect(Method::GET, path, &[], Bytes::new()).await
