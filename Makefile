@@ -1,8 +1,12 @@
 # The one entry point, for people and for CI. Each target says below what it does.
 .DEFAULT_GOAL := help
-.PHONY: help run test vm-test escape chaos check bench ground build install install-cell deb clean
+.PHONY: help run test vm-test escape chaos check bench ground build install install-cell deb rpm repro \
+	clean
 
 PREFIX ?= /usr/local
+# Where distributions differ: programs for programs, and functions for zsh.
+LIBEXECDIR ?= $(PREFIX)/lib
+ZSHDIR ?= $(PREFIX)/share/zsh/site-functions
 TRIPLE := $(shell uname -m)-unknown-linux-gnu
 CELL := target/cell/$(TRIPLE)/release/noclaw-cell
 
@@ -48,18 +52,24 @@ build: ## the program and the launcher, for release
 	@packaging/build.sh
 
 install: install-cell ## what `make build` made: [DESTDIR=] [PREFIX=/usr/local]
-	install -Dm 755 target/release/noclaw $(DESTDIR)$(PREFIX)/bin/noclaw
-	packaging/install.sh $(DESTDIR)$(PREFIX) $(PREFIX)
+	install -Dm 755 target/release/noclaw "$(DESTDIR)"$(PREFIX)/bin/noclaw
+	packaging/install.sh "$(DESTDIR)" $(PREFIX) $(ZSHDIR)
 
 deb: ## a package for Debian, in target/packages
 	@packaging/deb.sh
 
+rpm: ## a package for Fedora, in target/packages
+	@packaging/rpm.sh
+
+repro: ## builds the package for Debian twice, in two places, and compares
+	@packaging/repro.sh
+
 install-cell: ## the launcher and the image's recipe alone
-	install -Dm 755 $(CELL) $(DESTDIR)$(PREFIX)/lib/noclaw/noclaw-cell
-	install -d $(DESTDIR)$(PREFIX)/share/noclaw/containerfiles
+	install -Dm 755 $(CELL) "$(DESTDIR)"$(LIBEXECDIR)/noclaw/noclaw-cell
+	install -d "$(DESTDIR)"$(PREFIX)/share/noclaw/containerfiles
 	install -m 644 containerfiles/Containerfile containerfiles/*.txt \
-		$(DESTDIR)$(PREFIX)/share/noclaw/containerfiles
-	install -m 755 containerfiles/*.sh $(DESTDIR)$(PREFIX)/share/noclaw/containerfiles
+		"$(DESTDIR)"$(PREFIX)/share/noclaw/containerfiles
+	install -m 755 containerfiles/*.sh "$(DESTDIR)"$(PREFIX)/share/noclaw/containerfiles
 
 clean: ## everything that was built; not the image
 	cargo clean

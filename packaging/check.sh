@@ -9,7 +9,8 @@ step() { # CMD…
 }
 
 packaging/needs.sh --checks
-step shellcheck -x tests/*.sh tests/vm/*.sh packaging/*.sh containerfiles/*.sh .ci/run
+step shellcheck -x tests/*.sh tests/vm/*.sh packaging/*.sh containerfiles/*.sh .ci/run \
+    packaging/debian/p{ostinst,rerm,ostrm} packaging/debian/tests/smoke
 step cargo fmt --all --check
 step cargo clippy --quiet --workspace --all-targets -- -D warnings
 # `machine` is no test of `cargo test`, and so none of all targets, not even when it is named there.

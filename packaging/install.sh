@@ -1,16 +1,15 @@
 #!/usr/bin/env bash
 # What a package has beside the programs: units, catalog, man pages, completions, documents.
 #
-#   packaging/install.sh ROOT PREFIX   below ROOT, for programs that will be in PREFIX
+#   packaging/install.sh ROOT PREFIX ZSHDIR   below ROOT, for programs that will be in PREFIX
+#
+# The programs are there already (Makefile): pages and completions are the program's own.
 set -eu
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
-root=$1 prefix=$2
-noclaw=target/release/noclaw
+root=$1$2 prefix=$2 zsh=$1$3
+noclaw=$root/bin/noclaw
 units=$root/lib/systemd/user
 umask 022
-
-# Defaults are shown as anybody's, not as of whoever makes the package.
-generate() { env -i HOME=/~ XDG_RUNTIME_DIR=/run/user/UID "$noclaw" generate "$@"; }
 
 install -d "$units" "$root/lib/systemd/user-preset" "$root/share/user-tmpfiles.d" \
     "$root/share/man/man1" "$root/share/doc/noclaw" "$root/lib/systemd/catalog"
@@ -21,15 +20,14 @@ install -m 644 systemd/noclaw.catalog "$root/lib/systemd/catalog/noclaw.catalog"
 install -m 644 systemd/noclaw.preset "$root/lib/systemd/user-preset/90-noclaw.preset"
 install -m 644 systemd/noclaw.tmpfiles "$root/share/user-tmpfiles.d/noclaw.conf"
 
-generate man "$root/share/man/man1"
+"$noclaw" generate man "$root/share/man/man1" --prefix "$prefix"
 chmod 755 "$root/share/man/man1"
 chmod 644 "$root"/share/man/man1/*.1
 gzip -9nf "$root"/share/man/man1/*.1
-install -d "$root/share/bash-completion/completions" "$root/share/zsh/vendor-completions" \
-    "$root/share/fish/vendor_completions.d"
-generate completions bash >"$root/share/bash-completion/completions/noclaw"
-generate completions zsh >"$root/share/zsh/vendor-completions/_noclaw"
-generate completions fish >"$root/share/fish/vendor_completions.d/noclaw.fish"
+install -d "$root/share/bash-completion/completions" "$zsh" "$root/share/fish/vendor_completions.d"
+"$noclaw" generate completions bash >"$root/share/bash-completion/completions/noclaw"
+"$noclaw" generate completions zsh >"$zsh/_noclaw"
+"$noclaw" generate completions fish >"$root/share/fish/vendor_completions.d/noclaw.fish"
 
 install -m 644 README.md ARCHITECTURE.md SECURITY.md "$root/share/doc/noclaw"
 install -d "$root/share/noclaw/skills"

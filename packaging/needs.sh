@@ -2,7 +2,8 @@
 # Names what is missing on this machine to build and run NoClaw, and installs it: on a terminal after
 # asking; at once with YES=1, or as root without a terminal. Otherwise it prints the command and exits
 # 69. Silent and quick when nothing is missing. It knows Debian's and Fedora's families. With --checks:
-# also what `make check` needs; with --vm: what `make vm-test` does; with --deb: what `make deb` does.
+# also what `make check` needs; with --vm: what `make vm-test` does; with --deb or --rpm: what
+# `make deb` or `make rpm` does.
 set -eu
 
 # What is looked for, the package that has it in Debian and in Fedora ("-": not needed there), why.
@@ -31,6 +32,9 @@ shellcheck      shellcheck         ShellCheck       checks these scripts
 '
 [ "${1:-}" != --deb ] || needs+='
 shlibdeps       dpkg-dev           -                names the libraries that the package needs
+'
+[ "${1:-}" != --rpm ] || needs+='
+rpmbuild        rpm                rpm-build        makes the package
 '
 [ "${1:-}" != --vm ] || needs+='
 qemu            qemu-system-x86    -                runs a machine; 8 or newer (7.2 corrupts it without KVM)

@@ -20,14 +20,48 @@ fail() { # STATUS MESSAGE HINT
     exit "$1"
 }
 
-build_release() { cargo build --release --bin noclaw >&2; }
+# A program names its own code, and by the same names wherever it was built: it tells no folder of
+# this machine. Cargo takes flags by way of its environment; where crates are, it knows once it has them.
+build() { # FLAGS CARGO-ARGS…
+    local crates=${CARGO_HOME:-$HOME/.cargo}/registry/src flags each
+    cargo fetch --quiet --target "$triple"
+    read -ra flags <<<"${RUSTFLAGS:-} $1"
+    flags+=("--remap-path-prefix=$checkout=noclaw")
+    for each in "$crates"/*/; do flags+=("--remap-path-prefix=${each%/}=crates"); done
+    CARGO_ENCODED_RUSTFLAGS=$(IFS=$'\x1f' && echo "${flags[*]}") cargo build --release "${@:2}" >&2
+}
+
+build_release() { build '' --bin noclaw; }
 
 # The program in the cell is static, and its flags must not reach anything else: a target directory
 # of its own.
 build_launcher() {
-    RUSTFLAGS='-C target-feature=+crt-static' cargo build --release -p noclaw-cell \
-        --target "$triple" --target-dir target/cell >&2
+    build '-C target-feature=+crt-static' -p noclaw-cell --target "$triple" --target-dir target/cell
 }
+
+# --- Packages --------------------------------------------------------------------------------------
+
+# shellcheck disable=SC2034 # for who makes one
+packages=$checkout/target/packages
+
+package_version() { # NOCLAW_VERSION is another one, to try an upgrade
+    local own
+    own=$(sed -n '/^\[workspace.package\]/,/^\[/s/^version = "\(.*\)"/\1/p' Cargo.toml)
+    echo "${NOCLAW_VERSION:-$own}"
+}
+
+# The same source makes the same package: its files are as old as the last change.
+package_time() {
+    echo "${SOURCE_DATE_EPOCH:-$(git log -1 --format=%ct 2>/dev/null || stat -c %Y CHANGELOG.md)}"
+}
+
+# What the programs are made of, and under which licences.
+crates() {
+    cargo tree --quiet --locked --workspace --edges normal --target "$triple" --prefix none \
+        --format '{p}: {l}' | sed '/^noclaw/d; /^$/d; s/ (proc-macro)//; s/ (\*)$//' | LC_ALL=C sort -u
+}
+
+# --- Who runs it -----------------------------------------------------------------------------------
 
 by_sudo() { [ "$EUID" = 0 ] && [ "${SUDO_USER:-root}" != root ]; }
 

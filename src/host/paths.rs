@@ -2,7 +2,7 @@
 //! 257 disagree about the state directory of a user's unit.
 
 use std::env;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::owned;
 
@@ -62,17 +62,40 @@ pub fn podman() -> PathBuf {
 
 /// The launcher: beside this program's prefix, else where packages put it.
 pub fn launcher() -> PathBuf {
-    beside("lib/noclaw/noclaw-cell")
+    beside(&["lib/noclaw/noclaw-cell", "libexec/noclaw/noclaw-cell"])
 }
 
 /// The image's recipe.
 pub fn containerfiles() -> PathBuf {
-    beside("share/noclaw/containerfiles")
+    beside(&["share/noclaw/containerfiles"])
 }
 
-fn beside(path: &str) -> PathBuf {
-    let program = program();
-    let prefix = program.as_deref().and_then(|p| p.parent()?.parent());
-    let found = prefix.map(|prefix| prefix.join(path)).filter(|path| owned::exists(path));
-    found.unwrap_or_else(|| PathBuf::from("/usr").join(path))
+/// Where this program is installed.
+fn prefix() -> Option<PathBuf> {
+    Some(program()?.parent()?.parent()?.to_owned())
+}
+
+/// The first of these that is there, else where the first would be.
+fn beside(places: &[&str]) -> PathBuf {
+    let prefixes = prefix().into_iter().chain([PathBuf::from("/usr")]);
+    let mut all = prefixes.flat_map(|prefix| places.iter().map(move |place| prefix.join(place)));
+    let usual = Path::new("/usr").join(places.first().unwrap_or(&""));
+    all.find(|path| owned::exists(path)).unwrap_or(usual)
+}
+
+/// One of these places as a document has it, for anybody who has the program below `prefix`.
+pub fn told(path: &Path, prefix: &Path) -> PathBuf {
+    let home = PathBuf::from(env::var_os("HOME").unwrap_or_default());
+    let places = [
+        (self::prefix(), prefix),
+        (Some(runtime()), Path::new("$XDG_RUNTIME_DIR")),
+        (Some(base("XDG_STATE_HOME", ".local/state")), Path::new("~/.local/state")),
+        (Some(base("XDG_CONFIG_HOME", ".config")), Path::new("~/.config")),
+        (Some(home), Path::new("~")),
+    ];
+    let below = |(place, told): (Option<PathBuf>, &Path)| {
+        let rest = path.strip_prefix(place.filter(|place| place.is_absolute())?).ok()?;
+        (!rest.as_os_str().is_empty()).then(|| told.join(rest))
+    };
+    places.into_iter().find_map(below).unwrap_or_else(|| path.to_owned())
 }
