@@ -73,6 +73,11 @@ impl Answer {
 }
 
 impl Client {
+    /// A client of the service that systemd runs.
+    pub fn usual() -> Self {
+        Self::at(paths::socket(), SILENCE)
+    }
+
     /// A client of the service that listens there, whose answers may take this long to begin.
     pub const fn at(socket: PathBuf, silence: Duration) -> Self {
         Self { socket, silence }

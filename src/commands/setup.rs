@@ -146,7 +146,10 @@ fn set_up(args: &Args) -> Ended {
         ("noclaw send \"…\"", "a message; `noclaw chat` for more than one"),
         ("noclaw doctor --escape", "attack a cell on this machine, and see it hold"),
         ("noclaw mount list", "let cells see folders of yours"),
-        ("systemctl --user enable --now noclaw-http.socket", "HTTP on this machine, by token"),
+        (
+            "systemctl --user stop noclaw && systemctl --user enable --now noclaw-http.socket",
+            "HTTP on this machine, by token; systemd gives no socket to a service that runs",
+        ),
         ("noclaw setup --undo", "turn it off again"),
     ] {
         eprintln!("  {command:<50} {what}");

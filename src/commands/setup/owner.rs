@@ -14,7 +14,7 @@ use crate::channels::view::RunList;
 use crate::commands::client::Client;
 use crate::commands::{Failure, block_on};
 use crate::core::problem::ExitStatus;
-use crate::host::{machine, paths};
+use crate::host::machine;
 
 /// The first connection starts the service, which may clean up after a crash first.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -94,7 +94,7 @@ fn owner() -> Result<String, Failure> {
 }
 
 fn client() -> Client {
-    Client::at(paths::socket())
+    Client::usual()
 }
 
 fn in_time<T>(asked: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
