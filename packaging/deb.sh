@@ -8,7 +8,7 @@ version=$(package_version)
 SOURCE_DATE_EPOCH=$(package_time)
 export SOURCE_DATE_EPOCH
 deb=$packages/noclaw_${version}_$(dpkg --print-architecture).deb
-work=$packages/debian
+work=$packages/source # stays, without the stage: what autopkgtest wants to see of a source
 stage=$work/stage
 
 copyright() {
@@ -91,12 +91,12 @@ packaging/needs.sh --deb
 build_release
 build_launcher
 rm -rf "$work"
-mkdir -p "$work/debian"
-cp packaging/debian/control "$work/debian"
+mkdir -p "$work"
+cp -R packaging/debian "$work/debian"
 changelog >"$work/debian/changelog"
 stage_files
 describe
 pack
-rm -rf "$work"
+rm -rf "$stage" "$work"/{substvars,debian/files}
 check
 echo "$deb"
