@@ -1,6 +1,7 @@
 //! The command line's way to the service: HTTP on its Unix socket.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
@@ -11,6 +12,7 @@ use hyper_util::rt::TokioIo;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
+use tokio::time::timeout;
 
 use super::Failure;
 use super::stream::Stream;
@@ -22,6 +24,8 @@ use crate::host::paths;
 use crate::http::reply::Document;
 
 const KEY: &str = "idempotency-key";
+/// How long the service may take for what needs no cell; its first start is in it.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Where the service is.
 #[derive(Debug, Clone, clap::Args)]
@@ -73,6 +77,20 @@ impl Client {
     /// Whether that is where systemd's service is.
     pub fn is_usual(&self) -> bool {
         self.socket == paths::socket()
+    }
+
+    /// Waits for an answer, and not for ever: systemd keeps the socket open, also while the service
+    /// fails as often as it begins.
+    pub async fn in_time<T>(
+        &self,
+        asked: impl Future<Output = Result<T, Miss>>,
+    ) -> Result<T, Miss> {
+        timeout(PATIENCE, asked).await.unwrap_or_else(|_| {
+            let (socket, most) = (self.socket.display(), PATIENCE.as_secs());
+            let message = format!("the service at {socket} has not answered within {most} s");
+            let hint = "noclaw logs -n 50, or `systemctl --user status noclaw`";
+            Err(Miss::Lost(Failure::new(ExitStatus::Unavailable, message).hint(hint)))
+        })
     }
 
     /// Asks for something.
