@@ -212,5 +212,8 @@ fn the_units_are_clean_and_the_service_is_kept_in() -> Result {
     let mut security = analyze(&["security", "--user", "--offline=true", "--threshold=20"]);
     let output = security.arg(service).output()?;
     assert!(output.status.success(), "{}", told(&output));
+    // It would take openat2(2) away, and every message would fail.
+    let text = fs::read_to_string(directory.path().join("noclaw.service"))?;
+    assert!(!text.contains("\nRestrictSUIDSGID="), "{text}");
     Ok(())
 }

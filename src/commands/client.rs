@@ -27,6 +27,8 @@ const KEY: &str = "idempotency-key";
 /// How long an answer may take to begin. A request waits 50 s at most; a service that is started
 /// anew ends its runs first, while systemd keeps the connection.
 const SILENCE: Duration = Duration::from_secs(if cfg!(test) { 1 } else { 100 });
+/// How long the service may take for what needs no cell; its first start is in it.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Where the service is.
 #[derive(Debug, Clone, clap::Args)]
@@ -86,6 +88,20 @@ impl Client {
     /// Whether that is where systemd's service is.
     pub fn is_usual(&self) -> bool {
         self.socket == paths::socket()
+    }
+
+    /// Waits for an answer, and not for ever: systemd keeps the socket open, also while the service
+    /// fails as often as it begins.
+    pub async fn in_time<T>(
+        &self,
+        asked: impl Future<Output = Result<T, Miss>>,
+    ) -> Result<T, Miss> {
+        timeout(PATIENCE, asked).await.unwrap_or_else(|_| {
+            let (socket, most) = (self.socket.display(), PATIENCE.as_secs());
+            let message = format!("the service at {socket} has not answered within {most} s");
+            let hint = "noclaw logs -n 50, or `systemctl --user status noclaw`";
+            Err(Miss::Lost(Failure::new(ExitStatus::Unavailable, message).hint(hint)))
+        })
     }
 
     /// Asks for something.

@@ -29,7 +29,7 @@ pub fn run(args: &Args) -> Ended {
         notice::show(&args.client);
     }
     block_on(async {
-        let news = match args.client.get("/v1/news").await {
+        let news = match args.client.in_time(args.client.get("/v1/news")).await {
             Ok(answer) => answer.json::<NewsView>()?,
             Err(Miss::Absent(mut failure)) => {
                 let hint = failure.hint.take().unwrap_or_default();

@@ -123,6 +123,7 @@ fn set_up(args: &Args) -> Ended {
     answers.take(args);
     let mut zone = args.zone.clone();
     let typed = questions(&mut answers, &mut zone, args)?;
+    key::is_named(&answers, args, typed.as_ref())?;
     let mut is_new = tell("linger", machine::linger())?;
     is_new |= tell("storage", machine::storage())?;
     is_new |= tell("podman", machine::podman())?;

@@ -35,7 +35,8 @@ pub fn run(args: &Args) -> Ended {
     if !args.json {
         notice::show(&args.client);
     }
-    let status: Status = block_on(async { args.client.get("/v1/status").await?.json() })?;
+    let asked = args.client.in_time(args.client.get("/v1/status"));
+    let status: Status = block_on(async { asked.await?.json() })?;
     if args.json {
         let failures = notice::going_on(&args.client).into_iter().collect();
         print_json(&Told { status: &status, failures });

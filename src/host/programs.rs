@@ -16,7 +16,8 @@ pub struct Said {
     pub well: bool,
     /// Its standard output, without white space around it.
     pub out: String,
-    /// The last line of its standard error, or that there was none.
+    /// The first line of its standard error (systemctl's next ones name more commands), or how it
+    /// ended.
     pub why: String,
 }
 
@@ -55,7 +56,7 @@ pub async fn ask(program: &str, args: &[&str], most: Duration) -> Result<Said, P
     let output = answered.map_err(|_| ProgramError::Slow { called: called(), most })?;
     let output = output.map_err(|source| ProgramError::Start { called: called(), source })?;
     let text = |bytes| String::from_utf8_lossy(bytes).trim().to_owned();
-    let why = text(&output.stderr).lines().last().map(str::to_owned);
+    let why = text(&output.stderr).lines().next().map(str::to_owned);
     Ok(Said {
         well: output.status.success(),
         out: text(&output.stdout),
@@ -74,7 +75,7 @@ mod tests {
         let said = ask("sh", &["-c", "echo ' out '"], LONG).await?;
         assert_eq!((said.well, said.out.as_str()), (true, "out"));
         let said = ask("sh", &["-c", "echo a >&2; echo b >&2; exit 3"], LONG).await?;
-        assert_eq!((said.well, said.why.as_str()), (false, "b"));
+        assert_eq!((said.well, said.why.as_str()), (false, "a"));
         let said = ask("sh", &["-c", "exit 3"], LONG).await?;
         assert!(said.why.contains('3'), "{}", said.why);
         Ok(())

@@ -90,8 +90,14 @@ fn confine(reach: &Reach<'_>) -> Result<Landlock, SandboxError> {
     // Rules are about what is there, so what is the service's own has to be.
     for own in [Some(reach.state), Some(reach.config), reach.socket.parent()].into_iter().flatten()
     {
-        let failed = |source| SandboxError::Make { path: own.to_owned(), source };
-        owned::make_directory(own).map_err(failed)?;
+        match owned::make_directory(own) {
+            // Under systemd the home is read-only: a configuration that is made later is seen at
+            // the next start.
+            Err(error) if is_read_only(&error) && own == reach.config => {
+                tracing::info!(config = %own.display(), "no configuration, none until a restart");
+            }
+            made => made.map_err(|source| SandboxError::Make { path: own.to_owned(), source })?,
+        }
     }
     if reach.socket.parent().is_some_and(|folder| holds_more(folder, reach.socket)) {
         let words =
@@ -104,6 +110,10 @@ fn confine(reach: &Reach<'_>) -> Result<Landlock, SandboxError> {
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Ok(landlock),
         _ => Err(SandboxError::Open),
     }
+}
+
+fn is_read_only(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::ReadOnlyFilesystem
 }
 
 fn holds_more(folder: &Path, socket: &Path) -> bool {

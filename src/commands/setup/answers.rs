@@ -108,8 +108,8 @@ impl Answers {
         if args.budget.is_none() {
             let shipped = Limits::for_machine(1, 0).budget_per_day / 1_000_000;
             let usual = self.budget.clone().unwrap_or_else(|| shipped.to_string());
-            let about = "What all users together may spend a day, in US dollars; runs that would \
-                go on end then.";
+            let about = "What all users together may spend a day, in US dollars: a run that would \
+                go beyond it ends.";
             let question = Question { about, word: "limit", usual: &usual };
             let answer = ask((input, output), &question, dollars)?;
             self.budget = answer.map(|dollars| dollars.to_string()).or(self.budget.take());

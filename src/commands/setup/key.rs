@@ -93,11 +93,7 @@ pub(super) fn keep(answers: &mut Answers, args: &Args, typed: Option<ApiKey>) ->
                 }
             });
         }
-        (None, None) => {
-            let message = "there is no key yet";
-            return Err(Failure::new(ExitStatus::Config, message)
-                .hint("name its file, --api-key-file FILE, or try without one: --demo"));
-        }
+        (None, None) => return Err(none()),
     };
     answers.has_key = true;
     let done = format!("{said}; in {}", file.display());
@@ -113,6 +109,24 @@ pub(super) fn keep(answers: &mut Answers, args: &Args, typed: Option<ApiKey>) ->
     owned::make_directory(&paths::config()).map_err(failed)?;
     key.write(|text| owned::put(&file, text)).map_err(failed)?;
     Ok(Done::Now(done))
+}
+
+/// There is a key to try, or none is needed: known before anything is changed.
+///
+/// # Errors
+/// When there is none.
+pub(super) fn is_named(
+    answers: &Answers,
+    args: &Args,
+    typed: Option<&ApiKey>,
+) -> Result<(), Failure> {
+    let has_one = args.api_key_file.is_some() || typed.is_some() || owned::exists(&file());
+    if answers.is_demo() || has_one { Ok(()) } else { Err(none()) }
+}
+
+fn none() -> Failure {
+    Failure::new(ExitStatus::Config, "there is no key yet")
+        .hint("name its file, --api-key-file FILE, or try without one: --demo")
 }
 
 /// Why a key was not seen to be taken.

@@ -30,6 +30,8 @@ const PODMAN: &str = "podman.socket";
 const UNITS: [&str; 3] = ["noclaw-http.socket", SOCKET, SERVICE];
 /// A service that stops lets its runs end (TimeoutStopSec=60), then begins anew.
 const PATIENCE: Duration = Duration::from_secs(180);
+/// What is only asked is answered at once, or never.
+const ANSWER: Duration = Duration::from_secs(30);
 
 /// The user's service manager answers, and there is a bus: Podman has limits set by way of it.
 pub(super) fn manager() -> Step {
@@ -131,8 +133,11 @@ pub(super) fn settings(are_new: bool) -> Result<bool, Failure> {
 /// The service's socket is on.
 pub(super) fn socket() -> Step {
     // systemd shows a service only what is there when it starts.
-    owned::make_directory(&paths::state())
-        .map_err(|error| Failure::of(ExitStatus::Config, &error))?;
+    for directory in [paths::state(), paths::config()] {
+        owned::make_directory(&directory).map_err(|error| {
+            Failure::new(ExitStatus::Config, format!("{}: {error}", directory.display()))
+        })?;
+    }
     turn_on(SOCKET, "is the package installed? systemctl --user cat noclaw.socket")
 }
 
@@ -141,7 +146,9 @@ pub(super) fn no_socket() -> Step {
     let mut was_on = false;
     for unit in UNITS {
         let link = paths::user_units().join("sockets.target.wants").join(unit);
-        if is("is-enabled", unit)? || is("is-active", unit)? {
+        // What a socket starts is never enabled itself, and "indirect" to systemctl.
+        let is_enabled = unit.ends_with(".socket") && is("is-enabled", unit)?;
+        if is_enabled || is("is-active", unit)? {
             was_on = true;
             asked("systemctl", &["--user", "disable", "--now", unit])?;
         }
@@ -200,12 +207,12 @@ pub(super) fn is(word: &str, unit: &str) -> Result<bool, Failure> {
 
 /// Asks the user's service manager.
 pub(super) fn systemctl(args: &[&str]) -> Result<Said, Failure> {
-    said("systemctl", &[&["--user", "--no-pager"], args].concat())
+    said("systemctl", &[&["--user", "--no-pager"], args].concat(), ANSWER)
 }
 
 /// Has a program do something; its output only matters when it fails.
 pub(super) fn asked(program: &str, args: &[&str]) -> Result<(), Failure> {
-    let said = said(program, args)?;
+    let said = said(program, args, PATIENCE)?;
     if said.well {
         return Ok(());
     }
@@ -213,8 +220,8 @@ pub(super) fn asked(program: &str, args: &[&str]) -> Result<(), Failure> {
     Err(Failure::new(ExitStatus::Unavailable, message))
 }
 
-fn said(program: &str, args: &[&str]) -> Result<Said, Failure> {
-    let said = block_on(async { Ok(programs::ask(program, args, PATIENCE).await) })?;
+fn said(program: &str, args: &[&str], most: Duration) -> Result<Said, Failure> {
+    let said = block_on(async { Ok(programs::ask(program, args, most).await) })?;
     said.map_err(|error| {
         Failure::new(ExitStatus::Unavailable, chain(&error))
             .hint("does the user's service manager answer? systemctl --user status")

@@ -7,17 +7,20 @@ use std::time::Duration;
 use jiff::tz::TimeZone;
 use tokio::time::timeout;
 
-use super::machine::{SOCKET, is};
+use super::machine::{SERVICE, SOCKET, is};
 use super::{Done, Step};
 use crate::channels::users::{ChangeBody, UserView};
 use crate::channels::view::RunList;
 use crate::commands::client::Client;
 use crate::commands::{Failure, block_on};
 use crate::core::problem::ExitStatus;
-use crate::host::machine;
+use crate::host::{failures, machine};
 
 /// The first connection starts the service, which may clean up after a crash first.
 const PATIENCE: Duration = Duration::from_secs(120);
+/// How often it is looked whether the service fails meanwhile, and how many failures are enough.
+const LOOK: Duration = Duration::from_millis(500);
+const FAILURES: u32 = 3;
 
 /// A time zone of a user's: a name that this machine knows, or the machine's own.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -98,16 +101,41 @@ fn client() -> Client {
 }
 
 fn in_time<T>(asked: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+    let hint = "noclaw logs -n 50; systemctl --user status noclaw";
     let slow = || {
         let message = format!("the service has not answered within {} s", PATIENCE.as_secs());
-        Failure::new(ExitStatus::Unavailable, message)
-            .hint("systemctl --user status noclaw; noclaw logs -n 50")
+        Failure::new(ExitStatus::Unavailable, message).hint(hint)
     };
-    let answered = block_on(async { timeout(PATIENCE, asked).await.map_err(|_| slow())? });
-    answered.map_err(|failure| match failure.status {
-        ExitStatus::Unavailable => failure.hint("noclaw logs -n 50"),
-        _ => failure,
+    block_on(async {
+        tokio::select! {
+            answered = timeout(PATIENCE, asked) => answered.map_err(|_| slow())?,
+            why = fails() => {
+                let message = format!("the service fails as often as it begins: {why}");
+                Err(Failure::new(ExitStatus::Unavailable, message).hint(hint))
+            }
+        }
     })
+}
+
+/// Why the service fails, once it has failed some times from now on: the socket stays open, so that
+/// a request would wait.
+async fn fails() -> String {
+    let Ok(unit) = SERVICE.parse() else { return std::future::pending().await };
+    let begin = machine::now();
+    let mut failures = 0;
+    let mut last = begin;
+    let mut ticks = tokio::time::interval(LOOK);
+    loop {
+        ticks.tick().await;
+        let streak = failures::read(&unit).ok().flatten();
+        if let Some(streak) = streak.filter(|streak| streak.last > last) {
+            last = streak.last;
+            failures += 1;
+            if failures >= FAILURES {
+                return streak.why;
+            }
+        }
+    }
 }
 
 #[cfg(test)]
