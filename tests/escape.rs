@@ -4,29 +4,38 @@
 
 #![expect(clippy::disallowed_methods, reason = "a test makes files of its own")]
 
+#[path = "escape/away.rs"]
+mod away;
 mod support;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::process::{Command, Output};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
 
+use away::{ALL_AWAY, CARELESS, FOUND, HOST_NETWORK, NO_REAPER, STAYS, TIDY, UNPROVED};
 use serde_json::Value;
 use support::broken::BrokenPodman;
 use support::recorder::{Recorder, Say};
-use support::{House, NOCLAW, Result, ground, told};
+use support::{House, NOCLAW, Result, ground, told, until};
 
 /// Probe: result and detail.
 type Probed = BTreeMap<String, (String, String)>;
 
 const PATIENT: &[&str] = &["--patient"];
 
-/// `noclaw doctor --escape --json` with a state of its own.
+/// `noclaw doctor --escape --json` with this state.
+fn command(podman: &str, state: &Path) -> Result<Command> {
+    let mut command = Command::new(NOCLAW);
+    command.args(["doctor", "--escape", "--json", "--podman", podman]);
+    command.env("NOCLAW_LAUNCHER", ground("NOCLAW_TEST_LAUNCHER")?).arg("--state").arg(state);
+    Ok(command)
+}
+
+/// The same with a state of its own, to its end.
 fn doctor(podman: &str, more: &[&str], variables: &[(&str, &str)]) -> Result<Output> {
     let state = tempfile::tempdir()?;
-    let mut command = Command::new(NOCLAW);
-    command.args(["doctor", "--escape", "--json", "--podman", podman]).args(more);
-    command.env("NOCLAW_LAUNCHER", ground("NOCLAW_TEST_LAUNCHER")?);
-    command.arg("--state").arg(state.path()).envs(variables.iter().copied());
-    Ok(command.output()?)
+    Ok(command(podman, state.path())?.args(more).envs(variables.iter().copied()).output()?)
 }
 
 /// Runs the probes; their command's exit status stands beside them.
@@ -112,6 +121,90 @@ fn what_cannot_be_tried_is_told_as_one_line_that_says_what_to_do() -> Result {
     Ok(())
 }
 
+#[test]
+fn the_service_of_a_doctor_that_is_killed_ends_with_it() -> Result {
+    let state = tempfile::tempdir()?;
+    let mut command = command(&ground("NOCLAW_PODMAN")?, state.path())?;
+    let mut doctor = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn()?;
+    let socket = state.path().join("escape/service/sock");
+    let begun = until("its service listens", || UnixStream::connect(&socket).ok());
+    doctor.kill()?;
+    doctor.wait()?;
+    begun?;
+    until("its service ends", || UnixStream::connect(&socket).is_err().then_some(()))
+}
+
+/// Where a machine counts no processor time, this is all that is known of that probe's judgement.
+const HELD_BACK: &str = r#"
+def verdict(processors, used, throttled, periods):
+    none = {"usage_usec": 7, "nr_throttled": 3, "nr_periods": 9}
+    counted = {"usage_usec": 7 + used, "nr_throttled": 3 + throttled, "nr_periods": 9 + periods}
+    try:
+        held_back(200_000, 100_000, processors, 3_000_000, none, counted)
+    except (Blocked, Open) as word:
+        return type(word).__name__
+print(*(verdict(*case) for case in (
+    (4, 5_900_000, 20, 30), (4, 11_500_000, 0, 30), (4, 11_500_000, 30, 30), (4, 3_000_000, 0, 30),
+    (2, 5_900_000, 0, 30), (2, 5_900_000, 0, 0))))
+"#;
+
+/// Runs a line of python with some of the probes' parts.
+fn python(parts: &[&str], given: &str, line: &str) -> Result<String> {
+    let parts = parts.iter().map(|part| format!("data/escape/{part}.py"));
+    let parts = parts.map(std::fs::read_to_string).collect::<std::io::Result<String>>()?;
+    let mut python = Command::new("python3");
+    let said = python.args(["-c", &format!("{parts}\n{line}")]).env("GIVEN", given).output()?;
+    match said.status.success() {
+        true => Ok(String::from_utf8(said.stdout)?.trim().to_owned()),
+        false => Err(told(&said).into()),
+    }
+}
+
+#[test]
+fn processor_time_is_judged_by_what_was_used_and_held_back() -> Result {
+    let said = python(&["common", "exhaustion"], "{}", HELD_BACK)?;
+    assert_eq!(said, "Blocked Open Open None Blocked None");
+    Ok(())
+}
+
+/// A place where it was enough before all was read proves nothing; a look to the end finds it.
+#[test]
+fn the_key_is_found_in_a_whole_file_and_what_was_not_read_is_told() -> Result {
+    let line = r#"
+import tempfile
+with tempfile.TemporaryDirectory() as folder:
+    open(folder + "/a", "wb").write(bytes((3 << 20) - 2) + KEY + bytes(9))
+    late = time.monotonic() + 60
+    print(in_files(folder, set(), late, []) == folder + "/a", in_files(folder, {folder + "/a"}, late, []))
+    mounted = lambda: ([folder, "/"], {folder, "/proc", "/sys"})
+    SECONDS = 0
+    try:
+        PROBES[-1][1]()
+    except Open as word:
+        print(word)
+"#;
+    let said = python(&["common", "door", "key"], r#"{"key": ["sk-canary", "-0123"]}"#, line)?;
+    let (found, told) = said.split_once('\n').ok_or(said.as_str())?;
+    assert_eq!(found, "True None");
+    assert!(told.starts_with("nothing is proved: not all was read in "), "{told}");
+    Ok(())
+}
+
+/// In a cell no program has this, and no process could make use of it. Here `newuidmap` has it:
+/// rootless Podman needs that.
+#[test]
+fn a_program_that_raises_its_rights_is_seen_whatever_it_exits_with() -> Result {
+    let line = r#"
+import shutil
+print(raised(shutil.which("id"), []), raised("/bin/false", []), sep="\n")
+print(raised(shutil.which("newuidmap"), ["1", "0", "0", "1"]))"#;
+    let said = python(&["common", "privileges"], r#"{"key": ["x", "y"]}"#, line)?;
+    let [id, fails, raises] = said.lines().collect::<Vec<_>>()[..] else { return Err(said.into()) };
+    assert_eq!((id, fails), ("None", "None"));
+    assert_ne!(raises, "None");
+    Ok(())
+}
+
 /// The tools of the pin's that are not listed: each is a line of `tests/golden/tools.txt`.
 #[test]
 fn each_tool_that_is_kept_away_is_called() -> Result {
@@ -125,98 +218,6 @@ fn each_tool_that_is_kept_away_is_called() -> Result {
     }
     Ok(())
 }
-
-/// Every layer away: no filter, no capability dropped, nothing covered or read-only, the host's
-/// folders and sockets in it, a device and a setuid program more, the key in a file, no limits.
-const ALL_AWAY: &str = r#"
-import shutil
-p, l = c["process"], c["linux"]
-l.pop("seccomp", None); l["maskedPaths"] = []; l["readonlyPaths"] = []; l.pop("sysctl", None)
-p["noNewPrivileges"] = False; p["rlimits"] = []
-every = ["CAP_" + name for name in """CHOWN DAC_OVERRIDE DAC_READ_SEARCH FOWNER FSETID KILL SETGID
-    SETUID SETPCAP NET_BIND_SERVICE NET_ADMIN NET_RAW IPC_LOCK SYS_CHROOT SYS_PTRACE SYS_ADMIN MKNOD
-    SETFCAP AUDIT_WRITE SYS_RESOURCE""".split()]
-p["capabilities"] = {s: every for s in
-    ("bounding", "effective", "permitted", "inheritable", "ambient")}
-c["root"]["readonly"] = False
-for m in c["mounts"]:
-    m["options"] = [o for o in m["options"] if o not in ("ro", "noexec", "nosuid", "nodev")]
-workspace = mount("/workspace")["source"]
-shutil.copy(workspace.split("/users/")[0] + "/key", workspace + "/key")
-shutil.copy("/bin/true", workspace + "/raised")
-os.chmod(workspace + "/raised", 0o4755)
-c["mounts"].remove(mount("/tmp"))
-bind("/tmp", "/tmp")
-bind("/dev/null", "/dev/more")
-"#;
-/// And the host's network.
-const HOST_NETWORK: &str = r#"
-l["namespaces"] = [n for n in l["namespaces"] if n["type"] != "network"]
-c["mounts"] = [m for m in c["mounts"] if m["destination"] not in ("/sys", "/sys/fs/cgroup")]
-bind("/sys", "/sys", "rbind")
-"#;
-
-/// The agent's start line without what keeps off what was left behind.
-const CARELESS: &str = "--setting-sources,--strict-mcp-config,--tools,--system-prompt-snapshot,\
-    CLAUDE_CODE_DISABLE_AUTO_MEMORY,CLAUDE_CODE_DISABLE_CRON";
-
-/// Where the host's `/tmp` is the cell's, the agent leaves nothing in it.
-const TIDY: &str = "TMPDIR=/home/agent,CLAUDE_CODE_TMPDIR=/home/agent";
-
-/// And a pid 1 that waits for nobody but the launcher.
-const NO_REAPER: &str = r#"
-launcher = c["process"]["args"]
-c["process"]["args"] = ["/usr/bin/python3", "-c", f"""
-import os
-child = os.fork()
-if child == 0: os.execv({launcher[0]!r}, {launcher!r})
-os.waitpid(child, 0)"""]
-"#;
-
-/// What stays blocked whatever is taken away, and why that cannot be.
-const STAYS: &[(&str, &str)] = &[
-    (
-        "door: pid 1 is killed or stopped",
-        "no signal from inside ends the first process of a namespace",
-    ),
-    ("end: a daemon that ignores signals", "the kernel ends a namespace with its first process"),
-    (
-        "exhaustion: a flood of lines in the agent's place",
-        "a reader without a bound fills this machine's memory: no build has one",
-    ),
-    ("exhaustion: a line without end in the agent's place", "the same"),
-    ("files: a hard link to a file that is not ours", "no link goes from one mount to another"),
-    (
-        "host: an allowlist in a folder that others can write to",
-        "the file is judged by its handle, in the one place where it is read: nothing to leave out",
-    ),
-    ("host: an allowlist that is a link", "the same"),
-    ("host: an allowlist that others can write to", "the same"),
-    (
-        "host: reads trap-fifo",
-        "the one call that opens what an agent wrote follows no link and wants a regular file",
-    ),
-    ("host: reads trap-up/passwd", "the same"),
-    ("host: reads trap-zero", "the same"),
-    ("host: reads way-out", "the same"),
-    ("kernel: delete_module", "a kernel may be built without modules"),
-    ("kernel: finit_module", "the same"),
-    ("kernel: init_module", "the same"),
-    ("kernel: kexec_file_load", "a kernel may be built without kexec"),
-    ("kernel: kexec_load", "the same"),
-    ("kernel: system calls of 32 bits", "a kernel may be built without them"),
-    ("network: AF_ALG packets", "a kernel may be built without it"),
-    ("network: names", "there is nobody to ask on a machine without a network"),
-    ("network: the metadata address", "the same"),
-    ("persistence: Git's settings of the workspace", "the agent has its own Git ignore them"),
-    ("persistence: files of the agent's runtime", "its runtime is built to read none"),
-    ("privileges: a map of users", "a map can be written once"),
-    ("privileges: no-new-privileges", "the second filter cannot be loaded without"),
-];
-
-/// How a line begins that is open because nothing was proved.
-const UNPROVED: [&str; 3] =
-    ["what is allowed does not work", "nothing is proved", "no such error came"];
 
 #[test]
 fn each_probe_can_fail() -> Result {
@@ -241,6 +242,7 @@ fn each_probe_can_fail() -> Result {
         ("", &[], &at_home),
     ];
     let (mut blocked, mut open) = (BTreeSet::new(), BTreeSet::new());
+    let mut details = Vec::new();
     for (edit, patience, variables) in ways {
         podman.edit(edit)?;
         let (status, probed) = escape(&podman.socket(), patience, variables)?;
@@ -250,15 +252,20 @@ fn each_probe_can_fail() -> Result {
             let broken = ["the probe failed", "it was not answered"];
             assert!(!broken.iter().any(|why| detail.starts_with(why)), "{probe}: {detail}");
             if result == "blocked" {
-                blocked.insert(probe);
+                blocked.insert(probe.clone());
+                details.push((probe, detail));
             } else if result == "open" && !UNPROVED.iter().any(|why| detail.starts_with(why)) {
-                open.insert(probe);
+                open.insert(probe.clone());
+                details.push((probe, detail));
             }
         }
     }
     let stays = |probe: &&String| STAYS.iter().any(|(stays, _)| stays == probe);
     let held: Vec<_> = blocked.difference(&open).filter(|probe| !stays(probe)).collect();
-    assert_eq!(held, [""; 0]);
+    assert_eq!(held, [""; 0], "{details:#?}");
+    let found = |probe: &str, why: &str| details.iter().any(|(p, d)| p == probe && d.contains(why));
+    let missed: Vec<_> = FOUND.iter().filter(|(probe, why)| !found(probe, why)).collect();
+    assert!(missed.is_empty(), "{missed:#?} {details:#?}");
     Ok(())
 }
 

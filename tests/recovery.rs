@@ -7,12 +7,12 @@
 mod processes;
 mod support;
 
-use std::fs;
+use std::fs::{self, File};
 use std::io::{Read, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -207,5 +207,37 @@ fn a_cell_of_a_service_that_stands_still_ends_by_itself() -> Result {
     })?;
     assert!(["timed_out", "failed"].iter().any(|status| ended["status"] == *status), "{ended}");
     assert_eq!(house.containers()?, [""; 0]);
+    Ok(())
+}
+
+/// The process that holds its standard input, and not the thread that has started it.
+#[test]
+fn a_service_of_another_program_ends_with_it_also_when_that_was_first() -> Result {
+    let house = House::closed(&ground("NOCLAW_PODMAN")?, &["--end-with-parent"])?;
+    let begin = |input: Stdio| -> Result<Child> {
+        let mut serve = house.serve()?;
+        serve.stdin(input).stderr(File::create(house.path("log"))?);
+        let begun = thread::spawn(move || serve.spawn()).join();
+        Ok(begun.map_err(|_| "no thread")??)
+    };
+    let mut service = begin(Stdio::piped())?;
+    let mut held = service.stdin.take().ok_or("no pipe")?;
+    held.write_all(b"a word is not the end\n")?;
+    until("the service answers", || house.get("/v1/status").ok())?;
+    assert!(service.try_wait()?.is_none(), "the thread is gone, and the process is not");
+    drop(held);
+    let end = until("it ends", || service.try_wait().ok().flatten())?;
+    assert!(end.success(), "{end}: {}", house.logged());
+
+    let (input, held) = std::io::pipe()?;
+    drop(held);
+    let mut orphan = begin(input.into())?;
+    let end = until("the orphan ends", || orphan.try_wait().ok().flatten())?;
+    assert!(end.success(), "{end}: {}", house.logged());
+
+    let mut nobodys = begin(Stdio::null())?;
+    let end = until("the last one ends", || nobodys.try_wait().ok().flatten())?;
+    assert_eq!(end.code(), Some(64), "{}", house.logged());
+    assert!(house.logged().contains("hint: it is for a program that gives this one a pipe"));
     Ok(())
 }

@@ -1,8 +1,8 @@
 """Attacks from inside a cell, run in the agent's place: same user, same confinement.
 
 Each probe does something forbidden and looks at what came of it. It ends in `Blocked` or `Open`, with
-a word on why; `Untested` says what the machine lacks. An OSError counts as blocked where a probe says
-so by `refused`; any other end is a mistake of the probe's, and told as open.
+a word on why; `Untested` says what the machine lacks. An OSError counts as blocked where a probe names
+it: `refused`, `each`; any other end is a mistake of the probe's, and told as open.
 
 The files of this folder are read one after the other as one program: common.py first, main.py last.
 """
@@ -48,26 +48,40 @@ def name_of(number):
     return errno.errorcode.get(number, str(number))
 
 
-def refused(attempt, *arguments, **named):
-    """The attempt must end in an OSError. Returns nothing: it always raises."""
-    try:
-        result = attempt(*arguments, **named)
-    except OSError as error:
-        raise Blocked(name_of(error.errno) if error.errno else str(error))
-    raise Open(f"it succeeded: {result!r:.60}")
+# What a layer answers. Any other error says nothing about it.
+FILTER = {"ENOSYS"}
+ABSENT = {"ENOENT"}
+DENIED = {"EACCES", "EPERM"}
 
 
-def each(attempts):
-    """All of several attempts must end in an OSError: `(what, function, arguments…)`."""
-    words = set()
+def word_of(error):
+    return name_of(error.errno) if error.errno else str(error)
+
+
+def each(wanted, attempts, lacking=frozenset()):
+    """Each of several attempts must end in an OSError that is wanted: `(what, function, arguments…)`.
+    One that is lacking says that this machine has no such thing: not all may end so."""
+    words, other = set(), None
     for what, attempt, *arguments in attempts:
         try:
             result = attempt(*arguments)
         except OSError as error:
-            words.add(name_of(error.errno) if error.errno else str(error))
+            words.add(word_of(error))
+            if word_of(error) not in wanted | lacking:
+                other = f"{what}: the kernel answers {word_of(error)}"
             continue
         raise Open(f"{what}: it succeeded: {result!r:.60}")
+    # Behind a filter the kernel says nothing at all.
+    if other and wanted == FILTER:
+        raise Open(other)
+    if other or not words & wanted:
+        raise Open(f"nothing is proved: {other or ', '.join(sorted(words))}")
     raise Blocked(", ".join(sorted(words)))
+
+
+def refused(wanted, attempt, *arguments):
+    """The attempt must end in such an OSError. Returns nothing: it always raises."""
+    each(wanted, [("it", attempt, *arguments)])
 
 
 def child(work, seconds=10):
@@ -106,3 +120,18 @@ def child(work, seconds=10):
             os.kill(pid, signal.SIGKILL)
         time.sleep(0.005)
     return status, json.loads(said) if said else None
+
+
+def aside(attempt, *arguments):
+    """The same in a process of its own: what succeeds changes nothing here."""
+    def work():
+        try:
+            return f"it did: {attempt(*arguments)}"
+        except OSError as error:
+            return error.errno
+    status, said = child(work)
+    if isinstance(said, int):
+        raise OSError(said, os.strerror(said))
+    if status:
+        raise RuntimeError(f"{said}, status {status}")
+    return said

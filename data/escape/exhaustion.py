@@ -21,7 +21,7 @@ def _():
                 signal.pause()
                 os._exit(0)
             children.append(pid)
-    except OSError as error:
+    except BlockingIOError as error:
         raise Blocked(f"{name_of(error.errno)} after {len(children)}, pids.max {most}")
     finally:
         for pid in children:
@@ -42,19 +42,62 @@ def _():
         while len(held) * 16 < 2 * int(most) >> 20:
             held.append(b"x" * (16 << 20))
         return len(held) * 16
-    began = time.monotonic()
+    began, kills = time.monotonic(), counted("memory.events")["oom_kill"]
     status, said = child(take, 60)
     if time.monotonic() - began >= 60:
         raise RuntimeError("it took too long: nothing is proved")
-    if os.WIFSIGNALED(status) or said is None:
-        raise Blocked(f"killed; memory.max {int(most) >> 20} MiB")
-    raise Open(f"{said} MiB were taken; memory.max {int(most) >> 20} MiB")
+    if os.WIFSIGNALED(status) and counted("memory.events")["oom_kill"] > kills:
+        raise Blocked(f"killed for it; memory.max {int(most) >> 20} MiB")
+    raise Open(f"{said} MiB were taken, status {status}; memory.max {int(most) >> 20} MiB")
+
+
+def counted(file):
+    """Numbers that the kernel has counted, by their names."""
+    return {name: int(number) for name, number in (line.split() for line in limit(file).splitlines())}
+
+
+def held_back(quota, period, processors, passed, before, after):
+    """What came of so many microseconds in which more was to be done than is allowed; nothing where
+    that is not to be said yet."""
+    used = after["usage_usec"] - before["usage_usec"]
+    told = f"{used // 1000} ms in {passed // 1000} ms; cpu.max {quota} {period}"
+    # Two periods may end within that began before, and a processor takes a slice in advance.
+    if used > passed * quota / period * 1.05 + 2 * quota + processors * 5000:
+        raise Open(told)
+    if after.get("nr_throttled", 0) > before.get("nr_throttled", 0):
+        raise Blocked(told)
+    if processors * period <= quota and after.get("nr_periods", 0) > before.get("nr_periods", 0):
+        raise Blocked(f"{told}, which are all {processors} processors of this machine")
+
+
+# How long processors are kept busy: so often, seconds.
+ROUNDS, SPAN = 5, 3
 
 
 @probe("exhaustion: processor time")
 def _():
     most = limit("cpu.max")
-    raise Open("cpu.max is max") if most.startswith("max") else Blocked(f"cpu.max {most}")
+    if most.startswith("max"):
+        raise Open("cpu.max is max")
+    quota, period = map(int, most.split())
+    processors = os.cpu_count()
+    busy = []
+    before, began = counted("cpu.stat"), time.monotonic()
+    try:
+        for _ in range(min(2 * max(processors, quota // period), 64)):
+            pid = os.fork()
+            while pid == 0:
+                pass
+            busy.append(pid)
+        for _ in range(ROUNDS):
+            time.sleep(SPAN)
+            passed = int((time.monotonic() - began) * 1_000_000)
+            held_back(quota, period, processors, passed, before, counted("cpu.stat"))
+    finally:
+        for pid in busy:
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+    raise Open("nothing is proved: there was too little of it to be held back")
 
 
 def fill(path, most):
@@ -63,13 +106,17 @@ def fill(path, most):
     try:
         file = open(path, "wb", buffering=0)
     except OSError as error:
-        return name_of(error.errno)
+        if word_of(error) in DENIED | {"EROFS"}:
+            return word_of(error)
+        raise
     try:
         while written <= most:
             written += file.write(piece) >> 20 or 1
         raise Open(f"{path}: {written} MiB, {most} MiB at most")
     except OSError as error:
-        return f"{name_of(error.errno)} after {written} MiB"
+        if error.errno != errno.ENOSPC:
+            raise
+        return f"ENOSPC after {written} MiB"
     finally:
         file.close()
         os.unlink(path)
@@ -90,7 +137,7 @@ def _():
             file.truncate(GIVEN["file_bytes"] + 1)
         return "it grew"
     try:
-        refused(grow)
+        refused({"EFBIG"}, grow)
     finally:
         os.unlink("/workspace/giant")
 
@@ -102,7 +149,9 @@ def _():
         while len(handles) <= GIVEN["open_files"]:
             handles.append(os.open("/dev/null", os.O_RDONLY))
     except OSError as error:
-        raise Blocked(f"{name_of(error.errno)} after {len(handles)}")
+        if error.errno != errno.EMFILE:
+            raise
+        raise Blocked(f"EMFILE after {len(handles)}")
     finally:
         for handle in handles:
             os.close(handle)
@@ -117,10 +166,11 @@ def _():
         try:
             resource.setrlimit(kind, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
         except ValueError as error:
-            raise OSError(errno.EPERM, str(error))
+            # What python makes of EPERM; of EINVAL it makes another one.
+            raise OSError(errno.EPERM if "not allowed" in str(error) else errno.EINVAL, str(error))
         return "it was"
     names = ("RLIMIT_NOFILE", "RLIMIT_FSIZE", "RLIMIT_CORE")
-    each([(name, lift, getattr(resource, name)) for name in names])
+    each(DENIED, [(name, aside, lift, getattr(resource, name)) for name in names])
 
 
 ZOMBIES = 2000

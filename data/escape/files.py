@@ -6,6 +6,19 @@ def reading(path):
         return file.read(64)
 
 
+def opening(path):
+    os.close(os.open(path, os.O_RDONLY | os.O_NONBLOCK))
+    return f"{path} was opened"
+
+
+def listing(path):
+    """What covers a folder is empty."""
+    found = os.listdir(path)
+    if not found:
+        raise OSError(errno.ENODATA, "covered")
+    return found
+
+
 def writing(path):
     with open(path, "ab") as file:
         file.write(b"x")
@@ -14,19 +27,19 @@ def writing(path):
 
 @probe("files: the host's, by their own paths")
 def _():
-    each([(path, reading, path) for path in GIVEN["host_files"]])
+    each(ABSENT | DENIED, [(path, reading, path) for path in GIVEN["host_files"]])
 
 
 @probe("files: another user's workspace, the store")
 def _():
-    each([(path, os.listdir, path) for path in GIVEN["host_folders"]])
+    each(ABSENT | DENIED, [(path, os.listdir, path) for path in GIVEN["host_folders"]])
 
 
 @probe("files: another conversation's transcripts")
 def _():
     if os.listdir("/transcripts"):
         raise Open("this conversation's folder is not empty")
-    refused(os.listdir, GIVEN["other_conversation"])
+    refused(ABSENT | DENIED, os.listdir, GIVEN["other_conversation"])
 
 
 @probe("files: out of the workspace by a link, `..` and /proc/self/fd")
@@ -34,7 +47,7 @@ def _():
     os.symlink(GIVEN["host_files"][0], "/workspace/way-out")
     handle = os.open("/workspace", os.O_RDONLY)
     up = "../" * 30 + GIVEN["host_files"][0].lstrip("/")
-    each([
+    each(ABSENT | DENIED, [
         ("link", reading, "/workspace/way-out"),
         ("..", reading, "/workspace/" + up),
         ("openat", lambda: os.open(up, os.O_RDONLY, dir_fd=handle)),
@@ -45,14 +58,14 @@ def _():
 
 @probe("files: pid 1, whose descriptors are the door")
 def _():
-    each([
+    each(DENIED, [
         ("root", os.listdir, "/proc/1/root"),
         ("cwd", os.listdir, "/proc/1/cwd"),
         ("environ", reading, "/proc/1/environ"),
-        ("mem", reading, "/proc/1/mem"),
+        ("mem", opening, "/proc/1/mem"),
         ("maps", reading, "/proc/1/maps"),
         ("fd", os.listdir, "/proc/1/fd"),
-        ("fd 0", reading, "/proc/1/fd/0"),
+        ("fd 0", opening, "/proc/1/fd/0"),
         ("fd 1", writing, "/proc/1/fd/1"),
     ])
 
@@ -61,28 +74,29 @@ def _():
 def _():
     places = ["/x", "/etc/x", "/usr/bin/x", "/usr/local/bin/claude", "/etc/passwd", "/noclaw/x", "/var/x",
               "/noclaw/noclaw-cell", "/etc/claude-code/CLAUDE.md", "/etc/hosts", "/dev/x"]
-    each([(place, writing, place) for place in places])
+    each(DENIED | {"EROFS"}, [(place, writing, place) for place in places], lacking=ABSENT)
 
 
 @probe("files: the kernel's settings")
 def _():
-    def opening(path):
+    def changing(path):
         os.close(os.open(path, os.O_WRONLY))
         return "opened for writing"
-    each([(path, opening, path) for path in (
+    each(DENIED | {"EROFS"}, [(path, changing, path) for path in (
         "/proc/sys/net/ipv4/ip_forward", "/proc/sys/kernel/core_pattern", "/proc/sys/kernel/hostname", "/proc/sysrq-trigger",
         "/proc/sys/vm/panic_on_oom",
         "/sys/fs/cgroup/cgroup.procs", "/sys/fs/cgroup/memory.max", "/sys/kernel/uevent_helper",
         "/sys/power/state", "/proc/1/oom_score_adj",
-    )])
+    )], lacking=ABSENT)
 
 
 @probe("files: the kernel's secrets")
 def _():
-    each([(path, reading_something, path) for path in (
-        "/proc/kcore", "/proc/keys", "/proc/timer_list", "/proc/sched_debug", "/sys/firmware/x",
-        "/sys/kernel/debug/x", "/sys/kernel/security/x", "/proc/kmsg", "/dev/kmsg", "/dev/mem",
-    )])
+    files = ("/proc/kcore", "/proc/keys", "/proc/timer_list", "/proc/sched_debug", "/proc/kmsg",
+             "/dev/kmsg", "/dev/mem")
+    folders = ("/sys/firmware", "/sys/kernel/debug", "/sys/kernel/security")
+    each(DENIED | {"ENODATA"}, [(path, reading_something, path) for path in files]
+         + [(path, listing, path) for path in folders], lacking=ABSENT)
 
 
 def reading_something(path):
@@ -102,7 +116,7 @@ def _():
     more = set(os.listdir("/dev")) - few
     if more:
         raise Open(", ".join(sorted(more)))
-    each([(name, use, f"/dev/{name}") for name in ("sda", "vda", "kvm", "fuse", "net/tun", "mem", "loop0")])
+    each(ABSENT, [(name, use, f"/dev/{name}") for name in ("sda", "vda", "kvm", "fuse", "net/tun", "mem", "loop0")])
 
 
 @probe("files: a device made here")
@@ -137,20 +151,33 @@ def _():
 
 @probe("files: a hard link to a file that is not ours")
 def _():
-    each([(path, os.link, path, "/workspace/hard") for path in ("/noclaw/noclaw-cell", "/etc/passwd")])
+    each(DENIED | {"EXDEV", "EROFS"}, [(path, os.link, path, "/workspace/hard")
+                                      for path in ("/noclaw/noclaw-cell", "/etc/passwd")])
 
 
 @probe("files: running a program from scratch space without leave")
 def _():
+    def execute(place):
+        try:
+            os.execv(place, [place])
+        except OSError as error:
+            return error.errno
+
     def run(place):
         with open(place, "wb") as file:
             file.write(open("/bin/true", "rb").read())
         os.chmod(place, 0o755)
-        status, said = child(lambda: os.execv(place, [place]))
-        if said:
-            raise OSError(errno.EACCES, str(said))
+        status, said = child(lambda: execute(place))
+        if isinstance(said, int):
+            raise OSError(said, place)
+        if said or status:
+            raise RuntimeError(f"{place}: {said}, status {status}")
         return f"{place} ran"
-    each([(folder, run, folder + "/true") for folder in ("/run", "/dev/shm")])
+    try:
+        run("/workspace/true")
+    except OSError as error:
+        raise Open(f"what is allowed does not work: {error}")
+    each(DENIED, [(folder, run, folder + "/true") for folder in ("/run", "/dev/shm")])
 
 
 @twin("the workspace can be written and read")

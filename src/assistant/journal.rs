@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use tracing::field::Empty;
 use tracing::{Instrument, Span};
 
 use super::Assistant;
@@ -49,10 +50,10 @@ pub(super) fn of(current: Current, assistant: Arc<Assistant>) -> impl Future<Out
     assistant.answer(current).instrument(span)
 }
 
-/// The span of all that is done for a run.
+/// The span of all that is done for a run. `TASK_ID` is there for runs of tasks only.
 fn span(run: &Claimed) -> Span {
     let (id, user, conversation) = (run.run, &run.user, &run.conversation);
-    tracing::info_span!("run", run_id = %id, user_id = %user, %conversation)
+    tracing::info_span!("run", run_id = %id, user_id = %user, %conversation, task_id = Empty)
 }
 
 /// Its turn has come.

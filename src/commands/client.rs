@@ -1,6 +1,7 @@
 //! The command line's way to the service: HTTP on its Unix socket.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
@@ -11,6 +12,7 @@ use hyper_util::rt::TokioIo;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
+use tokio::time::timeout;
 
 use super::Failure;
 use super::stream::Stream;
@@ -22,6 +24,9 @@ use crate::host::paths;
 use crate::http::reply::Document;
 
 const KEY: &str = "idempotency-key";
+/// How long an answer may take to begin. A request waits 50 s at most; a service that is started
+/// anew ends its runs first, while systemd keeps the connection.
+const SILENCE: Duration = Duration::from_secs(if cfg!(test) { 1 } else { 100 });
 
 /// Where the service is.
 #[derive(Debug, Clone, clap::Args)]
@@ -29,6 +34,9 @@ pub struct Client {
     /// The service's socket
     #[arg(long, value_name = "PATH", env = "NOCLAW_SOCKET", default_value_os_t = paths::socket())]
     socket: PathBuf,
+    /// How long an answer may take to begin.
+    #[arg(skip = SILENCE)]
+    silence: Duration,
 }
 
 /// Why there is no answer.
@@ -65,9 +73,19 @@ impl Answer {
 }
 
 impl Client {
-    /// A client of the service that listens there.
-    pub const fn at(socket: PathBuf) -> Self {
-        Self { socket }
+    /// A client of the service that systemd runs.
+    pub fn usual() -> Self {
+        Self::at(paths::socket(), SILENCE)
+    }
+
+    /// A client of the service that listens there, whose answers may take this long to begin.
+    pub const fn at(socket: PathBuf, silence: Duration) -> Self {
+        Self { socket, silence }
+    }
+
+    /// Whether that is where systemd's service is.
+    pub fn is_usual(&self) -> bool {
+        self.socket == paths::socket()
     }
 
     /// Asks for something.
@@ -161,13 +179,25 @@ impl Client {
         let request = request
             .body(Full::new(body))
             .map_err(|error| Miss::Refused(Failure::of(ExitStatus::Data, &error)))?;
-        let response = sender.send_request(request).await.map_err(|error| lost(&error))?;
+        let response = timeout(self.silence, sender.send_request(request)).await;
+        let response = response.map_err(|_| self.silent())?.map_err(|error| lost(&error))?;
         let kind = response.headers().get(CONTENT_TYPE).map(hyper::header::HeaderValue::as_bytes);
         if kind == Some(b"application/problem+json") {
             let body = response.into_body().collect().await.map_err(|error| lost(&error))?;
             return Err(Miss::Refused(refusal(&body.to_bytes())));
         }
         Ok(response)
+    }
+
+    /// Somebody has the connection, and says nothing. That may be systemd, with a service that it
+    /// starts in vain.
+    fn silent(&self) -> Miss {
+        let (socket, seconds) = (self.socket.display(), self.silence.as_secs());
+        let message = format!("the service at {socket} has not answered for {seconds} s");
+        Miss::Refused(
+            Failure::new(ExitStatus::Unavailable, message)
+                .hint("does it start? systemctl --user status noclaw, noclaw logs"),
+        )
     }
 }
 
@@ -186,4 +216,22 @@ fn lost(error: &dyn std::error::Error) -> Miss {
 /// Our own types have string keys and finite numbers: they always serialize.
 fn json(value: &impl Serialize) -> Bytes {
     serde_json::to_vec(value).unwrap_or_default().into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn who_listens_and_says_nothing_is_not_waited_for_without_end() -> std::io::Result<()> {
+        let folder = tempfile::tempdir()?;
+        let socket = folder.path().join("sock");
+        let _listener = tokio::net::UnixListener::bind(&socket)?;
+        let said = Client::at(socket, SILENCE).get("/healthz").await.err().map(Failure::from);
+        let said = said.map(|failure| (failure.message, failure.hint.unwrap_or_default()));
+        let (message, hint) = said.unwrap_or_default();
+        assert!(message.ends_with("has not answered for 1 s"), "{message}");
+        assert!(hint.contains("systemctl --user status"), "{hint}");
+        Ok(())
+    }
 }

@@ -2,6 +2,8 @@
 //! asks the machine, not the service.
 
 mod escape;
+mod landlock;
+mod units;
 
 use std::path::PathBuf;
 
@@ -12,9 +14,9 @@ use super::{Ended, Failure, block_on, print, print_json, read_key};
 use crate::assistant::ready;
 use crate::cell::engine::Info;
 use crate::cell::{Cells, image};
-use crate::core::plan::{LANDLOCK_FLOOR, Runtime};
+use crate::core::plan::Runtime;
 use crate::core::problem::{ExitStatus, chain};
-use crate::host::{machine, owned, paths, sandbox};
+use crate::host::{machine, owned, paths};
 
 /// Users that a container's user namespace needs.
 const SUBUIDS: u64 = 65_536;
@@ -168,8 +170,20 @@ async fn check(args: &Args) -> Vec<Finding> {
             "install podman, then: systemctl --user enable --now podman.socket",
         )),
     }
-    findings.extend([subuids(), landlock(), launcher(&args.launcher), key(args), linger()]);
+    findings.push(subuids());
+    findings.extend(landlock::findings());
+    findings.extend([launcher(&args.launcher), key(args), linger()]);
+    findings.extend(units::findings().await);
     findings
+}
+
+/// What of it needs neither Podman nor a service, for `noclaw setup`: the first that fails, and
+/// what to do.
+pub(super) fn beforehand() -> Option<(String, String)> {
+    let mut findings = landlock::findings();
+    findings.extend([subuids(), launcher(&paths::launcher())]);
+    let failed = findings.into_iter().find(|finding| finding.result == Verdict::Fail)?;
+    Some((format!("{}: {}", failed.check, failed.detail), failed.hint.unwrap_or_default()))
 }
 
 fn version(info: &Info, place: &str) -> Finding {
@@ -180,7 +194,16 @@ fn version(info: &Info, place: &str) -> Finding {
         _ if !info.rootless => {
             Finding::fail("podman", detail + ", as root", "use your own user's Podman, not root's")
         }
-        (Some(major), Some(minor)) if (major, minor) >= (4, 3) => Finding::ok("podman", detail),
+        (Some(major), Some(minor)) if (major, minor) < (4, 3) => {
+            Finding::fail("podman", detail, "Podman 4.3 or newer is needed")
+        }
+        (Some(4), Some(3)) => {
+            let hint = "noclaw makes one at a time, and does not crash it alone; runs that are \
+                ended by it have failed, and can be tried again";
+            let detail = detail + ": its service can crash when two containers are made at once";
+            Finding::warn("podman", detail, hint)
+        }
+        (Some(_), Some(_)) => Finding::ok("podman", detail),
         _ => Finding::fail("podman", detail, "Podman 4.3 or newer is needed"),
     }
 }
@@ -251,32 +274,6 @@ fn subuids() -> Finding {
          podman system migrate"
     );
     Finding::fail("subuids", detail, hint)
-}
-
-/// Asks the kernel by restricting a thread that then ends: Landlock holds for one thread only.
-fn landlock() -> Finding {
-    use landlock::{ABI, Access, AccessFs, LandlockStatus, Ruleset, RulesetAttr};
-    let probe = || -> Option<LandlockStatus> {
-        let ruleset = Ruleset::default().handle_access(AccessFs::from_all(ABI::V1)).ok()?;
-        Some(ruleset.create().ok()?.restrict_self().ok()?.landlock)
-    };
-    let abi = match std::thread::spawn(probe).join() {
-        Ok(Some(LandlockStatus::Available { effective_abi, kernel_abi })) => {
-            kernel_abi.and_then(|abi| u32::try_from(abi).ok()).unwrap_or(effective_abi as u32)
-        }
-        _ => 0,
-    };
-    match abi {
-        0 => Finding::fail("landlock", "this kernel has none", sandbox::HINT),
-        abi if abi < LANDLOCK_FLOOR => {
-            Finding::fail("landlock", format!("ABI {abi}"), sandbox::HINT)
-        }
-        abi if abi < 6 => {
-            let detail = format!("ABI {abi}: signals and abstract sockets are not scoped");
-            Finding::warn("landlock", detail, "a kernel of 6.12 or newer scopes them")
-        }
-        abi => Finding::ok("landlock", format!("ABI {abi}")),
-    }
 }
 
 fn launcher(path: &std::path::Path) -> Finding {

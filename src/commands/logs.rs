@@ -5,7 +5,7 @@ use std::os::unix::process::CommandExt;
 use std::process::Command;
 
 use super::{Ended, Failure};
-use crate::core::ids::{RunId, UserName};
+use crate::core::ids::{RunId, TaskId, UserName};
 use crate::core::problem::ExitStatus;
 
 /// The unit whose log it is.
@@ -20,6 +20,9 @@ pub struct Args {
     /// What is told of one user
     #[arg(long, short, value_name = "NAME")]
     user: Option<UserName>,
+    /// What is told of one task
+    #[arg(long, value_name = "ID")]
+    task: Option<TaskId>,
     /// Wait for what comes
     #[arg(long, short)]
     follow: bool,
@@ -56,6 +59,7 @@ fn journalctl(args: &Args) -> Command {
     command.args(args.lines.map(|lines| format!("--lines={lines}")));
     command.args(args.run.as_ref().map(|run| format!("RUN_ID={run}")));
     command.args(args.user.as_ref().map(|user| format!("USER_ID={user}")));
+    command.args(args.task.as_ref().map(|task| format!("TASK_ID={task}")));
     command
 }
 
@@ -87,11 +91,19 @@ mod tests {
                 vec!["-u", "ann", "-n", "5", "--json"],
                 "--user-unit=noclaw.service --output=json --lines=5 USER_ID=ann".to_owned(),
             ),
+            (
+                vec!["-u", "ann", "--task", "paper-3"],
+                "--user-unit=noclaw.service --output=short-iso USER_ID=ann TASK_ID=paper-3"
+                    .to_owned(),
+            ),
         ] {
             let cli = Cli::try_parse_from([vec!["logs"], typed].concat())?;
             let command = journalctl(&cli.args);
             let words: Vec<_> = command.get_args().filter_map(|word| word.to_str()).collect();
             assert_eq!(words.join(" "), asked);
+        }
+        for strange in ["", "a b", "-x", "a=b", "../a"] {
+            assert!(Cli::try_parse_from(["logs", "--task", strange]).is_err(), "{strange:?}");
         }
         Ok(())
     }

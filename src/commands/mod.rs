@@ -12,7 +12,9 @@ mod image;
 mod logs;
 mod mount;
 mod news;
+mod notice;
 mod places;
+mod progress;
 mod reply;
 mod run;
 mod send;
@@ -82,13 +84,16 @@ enum Command {
     Status(status::Args),
     /// Check what this machine needs to run NoClaw
     Doctor(doctor::Args),
-    /// Show the log of a service that systemd runs, by run or user
+    /// Show the log of a service that systemd runs, by run, task or user
     Logs(logs::Args),
     /// Serve the demo model: a small deterministic stand-in for the Messages API
     DemoModel(demo_model::Args),
     /// Make man pages and completions
     #[command(subcommand)]
     Generate(generate::Command),
+    /// What systemd calls when a unit has failed
+    #[command(subcommand, hide = true)]
+    Notice(notice::Command),
 }
 
 /// Why a command failed: what is printed, and the exit status.
@@ -156,6 +161,7 @@ pub fn main() -> ExitCode {
         Some(Command::Setup(args)) => setup::run(&args),
         Some(Command::Generate(command)) => generate::run(command),
         Some(Command::DemoModel(args)) => demo_model::run(&args),
+        Some(Command::Notice(command)) => notice::run(&command),
     };
     let status = match ended {
         // What nobody could read was not done.

@@ -6,7 +6,7 @@ use jiff::Timestamp;
 
 use super::client::{Client, Miss};
 use super::halt::since;
-use super::{Ended, all_printed, block_on, local, print, print_json};
+use super::{Ended, all_printed, block_on, local, notice, print, print_json};
 use crate::channels::news::{FullView, NewsView, SeenBody, ToldView};
 use crate::core::problem::ExitStatus;
 
@@ -25,6 +25,9 @@ pub struct Args {
 
 /// Prints the news, then says that they were seen.
 pub fn run(args: &Args) -> Ended {
+    if !args.json {
+        notice::show(&args.client);
+    }
     block_on(async {
         let news = match args.client.get("/v1/news").await {
             Ok(answer) => answer.json::<NewsView>()?,

@@ -36,6 +36,7 @@ use crate::core::problem::{ExitStatus, chain};
 use crate::gateway::upstream::Upstream;
 use crate::gateway::{Gateway, demo};
 use crate::host::owned::{self, Folder};
+use crate::host::parent::Parent;
 use crate::host::sandbox::{self, SandboxError};
 use crate::host::state::{State, StateError};
 use crate::host::systemd::{self, Sockets};
@@ -59,7 +60,7 @@ pub struct Args {
     /// Log filter, as `debug` or `noclaw::cell=debug,info`
     #[arg(long, value_name = "FILTER", env = "NOCLAW_LOG")]
     log: Option<String>,
-    /// End when the process that started this one does
+    /// End when the process does that holds the other end of standard input, a pipe
     #[arg(long, hide = true)]
     end_with_parent: bool,
 }
@@ -69,10 +70,6 @@ pub fn run(args: Args) -> Ended {
     if nix::unistd::geteuid().is_root() {
         return Err(Failure::new(ExitStatus::NotAllowed, "noclaw is not run as root")
             .hint("run it as the user whose assistant it is; cells are rootless containers"));
-    }
-    if args.end_with_parent {
-        let tied = nix::sys::prctl::set_pdeathsig(nix::sys::signal::SIGTERM);
-        tied.map_err(|errno| Failure::of(ExitStatus::Failed, &errno))?;
     }
     log::start(args.log.as_deref()).map_err(|error| {
         Failure::new(ExitStatus::Usage, format!("--log: {error}"))
@@ -121,7 +118,7 @@ async fn serve(
     landlock: Landlock,
     sockets: Sockets,
 ) -> Ended {
-    let mut signals = Signals::catch().map_err(|error| Failure::of(ExitStatus::Failed, &error))?;
+    let mut signals = Signals::catch(args.end_with_parent)?;
     let state = State::open(&args.places.state, &fresh_instance()?).map_err(|error| {
         let hint = "--state DIR gives this service a state of its own";
         let status = match error {
@@ -216,16 +213,24 @@ async fn work(assistant: Arc<Assistant>) {
     }
 }
 
-/// SIGTERM and SIGINT, caught from the moment this is made.
+/// SIGTERM and SIGINT, caught from the moment this is made, and the end of another process.
 struct Signals {
     terminate: Signal,
     interrupt: Signal,
+    // Until it is gone: that is one signal, not all that follow.
+    parent: Option<Parent>,
 }
 
 impl Signals {
-    fn catch() -> std::io::Result<Self> {
+    fn catch(end_with_parent: bool) -> Result<Self, Failure> {
+        let caught = |kind| signal(kind).map_err(|error| Failure::of(ExitStatus::Failed, &error));
+        let parent = end_with_parent.then(Parent::by_stdin).transpose();
+        let parent = parent.map_err(|error| {
+            Failure::new(ExitStatus::Usage, format!("--end-with-parent: {error}"))
+                .hint("it is for a program that gives this one a pipe as standard input")
+        })?;
         let (terminate, interrupt) = (SignalKind::terminate(), SignalKind::interrupt());
-        Ok(Self { terminate: signal(terminate)?, interrupt: signal(interrupt)? })
+        Ok(Self { terminate: caught(terminate)?, interrupt: caught(interrupt)?, parent })
     }
 
     /// Waits for the next one.
@@ -233,7 +238,15 @@ impl Signals {
         tokio::select! {
             _ = self.terminate.recv() => {}
             _ = self.interrupt.recv() => {}
+            () = gone(self.parent.as_ref()) => self.parent = None,
         }
+    }
+}
+
+async fn gone(parent: Option<&Parent>) {
+    match parent {
+        Some(parent) => parent.gone().await,
+        None => std::future::pending().await,
     }
 }
 

@@ -1,10 +1,14 @@
 //! `noclaw status`: what the service is and does.
 
+use std::collections::BTreeMap;
+
 use noclaw_cell::preflight::Landlock;
 
 use super::client::Client;
-use super::{Ended, block_on, print, print_json};
+use super::{Ended, block_on, notice, print, print_json};
 use crate::channels::health::Status;
+use crate::core::ids::UnitName;
+use crate::core::notice::Streak;
 use crate::core::plan::Controller;
 use crate::core::problem::{ExitStatus, Problem};
 
@@ -18,11 +22,23 @@ pub struct Args {
     client: Client,
 }
 
+/// What the service says, and what is known of it when it says nothing.
+#[derive(serde::Serialize)]
+struct Told<'a> {
+    #[serde(flatten)]
+    status: &'a Status,
+    failures: BTreeMap<UnitName, Streak>,
+}
+
 /// Prints it. Exits as a message would be refused now.
 pub fn run(args: &Args) -> Ended {
+    if !args.json {
+        notice::show(&args.client);
+    }
     let status: Status = block_on(async { args.client.get("/v1/status").await?.json() })?;
     if args.json {
-        print_json(&status);
+        let failures = notice::going_on(&args.client).into_iter().collect();
+        print_json(&Told { status: &status, failures });
     } else {
         show(&status);
     }

@@ -142,6 +142,24 @@ name!(
     b"._-"
 );
 
+name!(
+    /// A task: what its owner has done again and again, or later.
+    TaskId,
+    "a task's id",
+    "1 to 64 of A-Z a-z 0-9 . _ - and begin with a letter, a digit or _",
+    64,
+    b"._-"
+);
+
+name!(
+    /// A unit of systemd's. It is a file's name, too.
+    UnitName,
+    "a unit's name",
+    "1 to 96 of A-Z a-z 0-9 . _ : @ - and begin with a letter, a digit or _",
+    96,
+    b"._:@-"
+);
+
 impl Default for ConversationName {
     fn default() -> Self {
         Self("main".to_owned())

@@ -22,9 +22,11 @@ pub const HALTED: &str = "8d781a9ea72d48ec9e42d60c5be3238a";
 pub const UNHALTED: &str = "9a8c1c1be0ab4cf38f0bb1c8ce7b2f5d";
 /// A run goes on without a folder that its user is granted.
 pub const WITHOUT_FOLDER: &str = "3d7b7b4a4d0e4a52a9e5b8a0c6f2e914";
+/// A service of the owner's has failed: told to the owner, once for failures in a row.
+pub const FAILED: &str = "4448faf5225a40fdbcb1464c8169eb8d";
 
 /// All of them.
-pub const ALL: [&str; 10] = [
+pub const ALL: [&str; 11] = [
     ACCEPTED,
     CLAIMED,
     ENDED,
@@ -35,6 +37,7 @@ pub const ALL: [&str; 10] = [
     HALTED,
     UNHALTED,
     WITHOUT_FOLDER,
+    FAILED,
 ];
 
 #[cfg(test)]

@@ -10,6 +10,7 @@ pub mod limits;
 pub mod message;
 pub mod money;
 pub mod mounts;
+pub mod notice;
 pub mod plan;
 pub mod preflight;
 pub mod problem;

@@ -81,6 +81,11 @@ impl Prices {
         self.0.keys().map(String::as_str)
     }
 
+    /// What `model` costs; a long prompt may cost more.
+    pub fn of(&self, model: &str) -> Option<Price> {
+        self.find(model).map(|found| found.price)
+    }
+
     fn find(&self, model: &str) -> Option<&ModelPrice> {
         self.0.get(model).or_else(|| self.0.get(undated(model)))
     }

@@ -8,6 +8,7 @@
 //! |---|---|
 //! | places | is, contains or lies in a place of the machine's or of NoClaw's own |
 //! | places | contains a socket that a program has |
+//! | places | any, while the machine does not say where its sockets and mounts are |
 //! | kind | is of a file system that holds no files, as the kernel makes them up |
 //! | names | has a blocked name on its way: a built-in one, or one of the owner's |
 //! | root | has no allowed root on its way; the nearest one decides |
@@ -80,6 +81,15 @@ pub struct Root {
     pub read_write: bool,
 }
 
+/// What the machine should have told, and did not: what is refused for it cannot be known.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unseen {
+    /// Where it would be told.
+    pub file: &'static str,
+    /// Why it was not.
+    pub why: String,
+}
+
 /// Everything that decides.
 #[derive(Debug, Clone)]
 pub struct Policy {
@@ -87,6 +97,8 @@ pub struct Policy {
     pub places: Vec<Place>,
     /// Sockets of programs that run: what contains one is refused.
     pub sockets: Vec<Place>,
+    /// Then nothing is granted.
+    pub unseen: Option<Unseen>,
     /// File systems that hold files.
     pub kinds: Kinds,
     /// Names that no cell sees.
@@ -163,6 +175,9 @@ pub enum Refusal {
         /// What that is.
         what: String,
     },
+    /// Nobody knows what it holds.
+    #[error("what is refused on this machine is not known: {} cannot be read: {}", .0.file, .0.why)]
+    Unseen(Unseen),
     /// Its file system holds no files.
     #[error("it is of a file system of type {kind}")]
     Kind {
@@ -202,7 +217,7 @@ impl Refusal {
     /// The step that said no.
     pub const fn step(&self) -> Step {
         match self {
-            Self::Place { .. } => Step::Places,
+            Self::Place { .. } | Self::Unseen(_) => Step::Places,
             Self::Kind { .. } => Step::Kind,
             Self::Blocked { .. } => Step::Names,
             Self::NoRoot => Step::Root,
@@ -218,6 +233,9 @@ impl Refusal {
                 "name a folder in it that does not".to_owned()
             }
             Self::Place { .. } => "this cannot be granted; name another folder".to_owned(),
+            Self::Unseen(Unseen { file, .. }) => {
+                format!("nothing is granted until {file} can be read whole; see what keeps it")
+            }
             Self::Kind { .. } => "name a folder of a disk, or of a server".to_owned(),
             Self::Blocked { built_in: true, .. } => {
                 "this cannot be granted; copy what the agent needs to another folder".to_owned()
@@ -276,6 +294,9 @@ impl Policy {
         passed: &mut Vec<Passed>,
     ) -> Result<(), Refusal> {
         let mut pass = |step, found: String| passed.push(Passed { step, found });
+        if let Some(unseen) = &self.unseen {
+            return Err(Refusal::Unseen(unseen.clone()));
+        }
         self.places.iter().chain(&self.sockets).try_for_each(|place| place.admits(asked))?;
         pass(Step::Places, "no place that is refused always, and it contains none".to_owned());
         if !self.kinds.hold_files(asked.kind) {

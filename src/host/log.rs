@@ -3,6 +3,8 @@
 
 use std::io::IsTerminal;
 
+use nix::sys::stat::fstat;
+use tracing_journald::{Priority, PriorityMappings};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::field::MakeExt;
 use tracing_subscriber::filter::ParseError;
@@ -16,8 +18,25 @@ use tracing_subscriber::util::SubscriberInitExt;
 /// When the filter is not of its form.
 pub fn start(filter: Option<&str>) -> Result<(), ParseError> {
     let filter = EnvFilter::try_new(filter.unwrap_or("info,sea_orm_migration=warn"))?;
+    begin(filter, Priority::Error);
+    Ok(())
+}
+
+/// Starts logging for what tells its owner something: an error is to be seen at once (alert).
+pub fn start_alerts() {
+    begin(EnvFilter::new("info"), Priority::Alert);
+}
+
+fn begin(filter: EnvFilter, error: Priority) {
     let registry = tracing_subscriber::registry().with(filter);
-    let started = match journal() {
+    // What is as it should be is information, not a notice: `journalctl -p notice` has the rest.
+    let priorities = PriorityMappings {
+        error,
+        info: Priority::Informational,
+        debug: Priority::Debug,
+        ..PriorityMappings::new()
+    };
+    let started = match journal(priorities) {
         Some(journal) => registry.with(journal).try_init(),
         None => {
             // What a person reads needs no message id.
@@ -36,11 +55,14 @@ pub fn start(filter: Option<&str>) -> Result<(), ParseError> {
     };
     // Only a second start can fail: the first one's subscriber stays.
     started.ok();
-    Ok(())
 }
 
-/// systemd sets `JOURNAL_STREAM` for programs whose standard error is the journal.
-fn journal() -> Option<tracing_journald::Layer> {
-    std::env::var_os("JOURNAL_STREAM")?;
-    tracing_journald::layer().ok().map(|layer| layer.with_field_prefix(None))
+/// systemd sets `JOURNAL_STREAM` for programs whose standard error is the journal. Whatever they
+/// start has it, too: a terminal of a desktop, where people read standard error.
+fn journal(priorities: PriorityMappings) -> Option<tracing_journald::Layer> {
+    let stream = std::env::var("JOURNAL_STREAM").ok()?;
+    let error = fstat(std::io::stderr()).ok()?;
+    (stream == format!("{}:{}", error.st_dev, error.st_ino)).then_some(())?;
+    let layer = tracing_journald::layer().ok()?;
+    Some(layer.with_field_prefix(None).with_priority_mappings(priorities))
 }

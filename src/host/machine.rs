@@ -1,5 +1,7 @@
 //! What this machine is, who uses it, and what time it is there.
 
+use std::fs::File;
+use std::io::{self, BufRead, BufReader};
 use std::path::Path;
 
 use super::owned;
@@ -40,8 +42,16 @@ pub fn lingers(name: &str) -> bool {
     owned::exists(&Path::new("/var/lib/systemd/linger").join(name))
 }
 
-/// A file of the kernel's or of root's; empty when there is none. Ten thousand mounts have their
-/// lines in it.
+/// The lines of a file of the kernel's, as many as there are.
+///
+/// # Errors
+/// When it cannot be opened; a line is an error when the rest cannot be read.
+pub(super) fn lines(path: &str) -> io::Result<io::Split<BufReader<File>>> {
+    Ok(BufReader::new(owned::open(Path::new(path))?).split(b'\n'))
+}
+
+/// A file of the kernel's or of root's; empty when there is none, or when it is
+/// no such file by its length. What is refused for what stands in it is read by [`lines`].
 pub(super) fn text(path: &str) -> String {
     let bytes = owned::read(Path::new(path), 16 * MIB).unwrap_or_default();
     String::from_utf8_lossy(&bytes).into_owned()

@@ -6,6 +6,7 @@
 //! |---|---|
 //! | there is no allowlist | nothing is granted |
 //! | the allowlist is not the owner's alone, or not of its form | nothing is granted |
+//! | where sockets or mounts are cannot be read to the end | nothing is granted |
 //! | a root is missing, or has a link on its way | that root allows nothing |
 //! | a folder is missing, or has a link on its way | it is refused |
 //! | a program makes a socket in a granted folder | the next run is without the folder; this one's cell can connect |
@@ -21,6 +22,8 @@ pub mod inside;
 pub mod open;
 mod sockets;
 
+use std::collections::BTreeSet;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use self::elsewhere::Mounts;
@@ -31,7 +34,7 @@ use crate::core::mounts::allowlist::Allowlist;
 use crate::core::mounts::blocked::Blocked;
 use crate::core::mounts::folder::{FolderPath, InvalidFolder};
 use crate::core::mounts::kinds::Kinds;
-use crate::core::mounts::{Asked, Passed, Place, Policy, Refusal, Root, Step};
+use crate::core::mounts::{Asked, Passed, Place, Policy, Refusal, Root, Step, Unseen};
 
 /// What nobody grants: where, what it is, whether what lies in it is refused, too.
 const MACHINE: [(&str, &str, bool); 7] = [
@@ -174,12 +177,24 @@ impl Guard {
     /// # Errors
     /// When the allowlist is not what it must be: nothing is granted then.
     pub fn rules(&self, storage: &[PathBuf]) -> Result<Rules, AllowlistError> {
+        self.ruled(storage, Mounts::read(), sockets::bound())
+    }
+
+    /// By what the machine tells.
+    fn ruled(
+        &self,
+        storage: &[PathBuf],
+        mounts: io::Result<Mounts>,
+        sockets: io::Result<BTreeSet<PathBuf>>,
+    ) -> Result<Rules, AllowlistError> {
+        let mut unseen = None;
+        let mounts = seen(mounts, elsewhere::FILE, &mut unseen);
+        let sockets = seen(sockets, sockets::FILE, &mut unseen);
         let allowlist = self.allowlist()?;
         let exists = allowlist.is_some();
         let allowlist = allowlist.unwrap_or_default();
         let mut blocked = self.blocked.clone();
         let home = Path::new(self.home.as_str());
-        let mounts = Mounts::read();
         let storage = storage.iter().map(|path| place(&mounts, path, "Podman's storage", true));
         let own =
             self.places.iter().map(|(path, what, closed)| place(&mounts, path, what, *closed));
@@ -187,7 +202,6 @@ impl Guard {
             Some(place(&mounts, &home.join(blocked.pattern.path()?), &blocked.reason, true))
         });
         let places = own.chain(storage).chain(private).collect();
-        let sockets = sockets::bound();
         let sockets =
             sockets.iter().map(|path| place(&mounts, path, sockets::WHAT, true)).collect();
         blocked.extend(allowlist.blocked.into_iter().map(Blocked::by_owner));
@@ -205,6 +219,7 @@ impl Guard {
             policy: Policy {
                 places,
                 sockets,
+                unseen,
                 kinds: self.kinds.clone(),
                 blocked,
                 roots: roots.collect(),
@@ -258,6 +273,14 @@ impl Denied {
             Self::Refused(refusal) => refusal.step(),
         }
     }
+}
+
+/// What was read; what was not, nobody sees.
+fn seen<T: Default>(read: io::Result<T>, file: &'static str, unseen: &mut Option<Unseen>) -> T {
+    read.unwrap_or_else(|error| {
+        *unseen = Some(Unseen { file, why: error.to_string() });
+        T::default()
+    })
 }
 
 fn place(mounts: &Mounts, path: &Path, what: &str, closed: bool) -> Place {

@@ -16,7 +16,7 @@
 
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
 use std::io::{self, Read, Write};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
@@ -199,6 +199,14 @@ pub fn open(path: &Path) -> io::Result<File> {
     File::open(path)
 }
 
+/// Standard input, as a file: of what kind and size it is, can then be told.
+///
+/// # Errors
+/// The kernel's.
+pub fn standard_input() -> io::Result<File> {
+    Ok(io::stdin().as_fd().try_clone_to_owned()?.into())
+}
+
 /// Makes a file that was not there before, for its owner alone.
 ///
 /// # Errors
@@ -225,6 +233,11 @@ pub fn put(path: &Path, text: &str) -> io::Result<()> {
 /// The kernel's.
 pub fn remove(path: &Path) -> io::Result<()> {
     fs::remove_file(path)
+}
+
+/// Removes a directory, unless there is something in it.
+pub fn remove_empty(path: &Path) {
+    fs::remove_dir(path).ok();
 }
 
 /// Makes a symbolic link.
@@ -283,6 +296,11 @@ pub fn exists(path: &Path) -> bool {
 /// Whether there is a regular file at this path.
 pub fn is_file(path: &Path) -> bool {
     path.is_file()
+}
+
+/// Whether there is a symbolic link at this path, wherever it leads.
+pub fn is_link(path: &Path) -> bool {
+    path.is_symlink()
 }
 
 /// Whether there is a socket at this path.

@@ -11,7 +11,7 @@
 //! | `NOCLAW_TEST_AGENT=WORD,…` | `doctor --escape` starts the agent without a flag (`--tools`) or a |
 //! |  | variable (`NAME`), or with another value of it (`NAME=VALUE`) |
 //! | `NOCLAW_TEST_KEY=WORD` | the bait of `doctor --escape` has this key, which is told everywhere |
-//! | `NOCLAW_TEST_UNGATED=1` | its cell has a model that answers whatever it is asked |
+//! | `NOCLAW_TEST_UNGATED=1` | what its cell asks goes to the model's server as it comes, with the key |
 //! | `NOCLAW_TEST_BOUNDLESS=1` | a run may ask the model without bounds, and the workspace that |
 //! |  | `doctor --escape` fills has room for all of it |
 
@@ -73,7 +73,7 @@ pub fn key() -> Option<String> {
     asked("NOCLAW_TEST_KEY")
 }
 
-/// Whether a test asked for a cell's model without a gateway.
+/// Whether a test asked for a cell without a gateway.
 pub fn ungated() -> bool {
     asked("NOCLAW_TEST_UNGATED").is_some()
 }

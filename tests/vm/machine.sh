@@ -1,17 +1,24 @@
 #!/usr/bin/env bash
-# `make vm-test`: a Debian 13 machine with a real systemd and all cgroup controllers, in QEMU, and in
-# it what tests/vm/inside.sh does with the programs of this checkout.
+# `make vm-test`: fresh Debian machines with a real systemd and all cgroup controllers, in QEMU. On
+# each an administrator installs the package, and a user sets NoClaw up; then tests/vm/inside.sh sees
+# whether it keeps what is promised. Two of them at a time, each with a part:
 #
-#   tests/vm/machine.sh           NoClaw as a user's unit, `noclaw doctor --escape`, then the themes
-#                                 machine, story and cell; a few of the last two when emulated
-#   tests/vm/machine.sh THEME[:TEST[,TEST…]]…
-#                                 the first part, then these of tests/
+#   home    the package at home (tests/vm/home.sh), also after the machine was started again
+#   cells   `noclaw doctor --escape`, then the themes machine, story and cell; a few when emulated
 #
-# KVM is used where it works; without, the machine is emulated. It has no network. Its disk is made
-# once by a hash of its recipe, and once more with the image loaded, which is a boot of its own; what
-# a test writes to it is thrown away (target/vm, about 5 GB). Programs and image come on disks of
-# their own, results over a second serial port. What the machine says goes to stdout as it comes,
-# and its status is this script's: 124 when it hangs.
+#   tests/vm/machine.sh           both
+#   tests/vm/machine.sh home|escape|THEME[:TEST[,TEST…]]…
+#                                 these parts, or themes of tests/, alone
+#   VM=bookworm tests/vm/machine.sh …
+#                                 in Debian 12; otherwise it is trixie, Debian 13
+#
+# KVM is used where it works; without, machines are emulated. They have no network. Their disk is
+# made once by a hash of its recipe (target/vm, about 2 GB); each writes to a copy. Programs and
+# image come on disks of their own, results over a second serial port. What a machine says goes to
+# stdout as it comes, after its part's name, and its status is this script's: 124 when it hangs.
+#
+# NOCLAW_VM_SHELL=FOLDER has a shell in each machine, root's, at a socket there while it runs:
+#   socat -,raw,echo=0 UNIX-CONNECT:FOLDER/home
 #
 # It runs as an ordinary user, or as root. The first run fetches about 150 MB of packages.
 # shellcheck disable=SC2317 # some functions are called by a trap, or elsewhere (declare -f)
@@ -19,17 +26,19 @@
 . "$(dirname "${BASH_SOURCE[0]}")/../../packaging/steps.sh"
 set -o pipefail
 
-release=trixie
+release=${VM:-trixie}
 packages=(
-    systemd-sysv dbus-user-session libpam-systemd        # a user's own service manager
-    podman crun uidmap passt netavark catatonit          # as packaging/needs.sh has them
-    linux-image-cloud-amd64 ca-certificates tzdata curl  # a small kernel; what the tests use
+    systemd-sysv libpam-systemd linux-image-cloud-amd64  # a machine
+    # What the package depends on: without a network apt has nowhere to get it from. It is apt that
+    # installs the package, and it would not if one were missing.
+    podman crun uidmap passt netavark dbus-user-session
+    catatonit ca-certificates tzdata
+    curl procps                                          # what the tests use
 )
-time_limit=1500 # seconds; an emulated machine on a busy host took 900
-cores=${NOCLAW_VM_CORES:-2} # emulated and on a busy host one is better: two wait for each other
+time_limit=1500 # seconds for a boot; an emulated machine on a busy host took 900
 memory=6144     # MiB: two cells, as on a common machine
-size=12G        # of its disk, sparse
-newest_libc=2.41
+size=16G        # of its disk, sparse
+declare -A libc=([bookworm]=2.36 [trixie]=2.41)
 all=(machine story cell)
 few=( # emulated, a run takes half a minute: these tell whether cells are the same here
     machine
@@ -44,13 +53,15 @@ noclaw=$checkout/target/debug/noclaw
 # --- What this machine must have ------------------------------------------------------------------
 
 check_machine() {
-    local libc
+    local ours
+    [ -n "${libc[$release]:-}" ] ||
+        fail 64 "there is no machine $release" "VM=bookworm or VM=trixie (the default)"
     [ "$(uname -m)" = x86_64 ] || fail 69 "the machine for tests is x86-64, and this one is not" \
         "make test runs everything that needs no virtual machine"
-    libc=$(getconf GNU_LIBC_VERSION | cut -d' ' -f2)
-    [ "$(printf '%s\n' "$libc" "$newest_libc" | sort -V | tail -n 1)" = "$newest_libc" ] ||
-        fail 69 "what is built here needs glibc $libc, and Debian 13 has $newest_libc" \
-            "build and test on Debian 12 or 13, or in a container of it"
+    ours=$(getconf GNU_LIBC_VERSION | cut -d' ' -f2)
+    [ "$(printf '%s\n' "$ours" "${libc[$release]}" | sort -V | tail -n 1)" = "${libc[$release]}" ] ||
+        fail 69 "what is built here needs glibc $ours, and $release has ${libc[$release]}" \
+            "build and test on Debian 12, or in a container of it"
     mirror=${NOCLAW_VM_MIRROR:-$(packaging/needs.sh --mirror)}
     [ -n "$mirror" ] || fail 69 "apt names no mirror of Debian here" \
         "NOCLAW_VM_MIRROR=URL of one that has $release"
@@ -61,12 +72,14 @@ check_machine() {
 # Runs in the new system's tree, once. What changes it changes the base's name.
 furnish() { # ROOT
     local root=$1
+    # Ordinary users, as an administrator makes them. They never log in.
     chroot "$root" useradd --create-home --shell /bin/bash alice
-    mkdir -p "$root/var/lib/systemd/linger"
-    : >"$root/var/lib/systemd/linger/alice" # her services run without her
+    chroot "$root" useradd --create-home --shell /bin/bash bob
     echo '/dev/vda / ext4 rw 0 1' >"$root/etc/fstab"
     echo noclaw-vm >"$root/etc/hostname"
-    rm -rf "$root"/etc/apt/sources.list* # they may hold a password
+    # They may hold a password; and without a network there is nothing to be had.
+    rm -rf "$root"/etc/apt/sources.list*
+    mkdir "$root/etc/apt/sources.list.d"
     cat >"$root/etc/systemd/system/noclaw-vm.service" <<'UNIT'
 [Unit]
 After=multi-user.target
@@ -74,7 +87,7 @@ After=multi-user.target
 StandardOutput=file:/dev/ttyS1
 StandardError=inherit
 ExecStart=/bin/bash -c 'tar -xf /dev/vdb -C / && /noclaw-vm/inside.sh; echo "vm-test: $?"'
-ExecStopPost=systemctl poweroff --force --force
+ExecStopPost=systemctl --no-block poweroff
 [Install]
 WantedBy=multi-user.target
 UNIT
@@ -142,6 +155,16 @@ save_image() {
     mv "$image.part" "$image"
 }
 
+# The package, and the same build as a later version of it.
+make_packages() {
+    local path
+    packaged=()
+    for path in "$(packaging/deb.sh)" "$(NOCLAW_VERSION=99.0 packaging/deb.sh)"; do
+        [ -f "$path" ] || fail 70 "make deb made no package" "it says above why"
+        packaged+=("$path")
+    done
+}
+
 # The program of a theme in tests/, as cargo has just built it.
 test_program() { # THEME
     sed -n "s|^ *Executable tests/.*\b$1\\.rs (\(.*\))\$|\1|p" "$vm/build.log"
@@ -159,35 +182,39 @@ check_tests() { # PROGRAM THEME[:TEST[,TEST…]]
 
 # Sets $programs, the archive of everything that is tested, each file at its own path.
 pack() { # THEME[:TEST[,TEST…]]…
-    local theme program themes=() files names
+    local theme program packed=() files names
     cargo build --bin noclaw
     build_launcher
     names=("${@%%:*}")
-    cargo test --no-run "${names[@]/#/--test=}" 2>&1 | tee "$vm/build.log" >&2
+    [ $# = 0 ] || cargo test --no-run "${names[@]/#/--test=}" 2>&1 | tee "$vm/build.log" >&2
     for theme; do
         program=$(test_program "${theme%%:*}")
         [ -n "$program" ] || fail 64 "no test program $theme was built" "see tests/*.rs"
         check_tests "$program" "$theme"
-        themes+=("$theme=$checkout/$program")
+        packed+=("$theme=$checkout/$program")
     done
     {
-        declare -p checkout slowness NOCLAW_LAUNCHER NOCLAW_CONTAINERFILES
-        echo "programs=(${themes[*]@Q})"
+        declare -p checkout slowness escapes NOCLAW_LAUNCHER NOCLAW_CONTAINERFILES
+        echo "programs=(${packed[*]@Q})"
     } >"$vm/settings"
-    files=("$checkout/tests/vm/inside.sh" "$vm/settings" "$checkout/containerfiles" "$noclaw")
-    files+=("$NOCLAW_LAUNCHER" "${themes[@]#*=}")
+    cp "${packaged[0]}" "$vm/noclaw.deb"
+    cp "${packaged[1]}" "$vm/later.deb"
+    files=("$checkout"/tests/vm/{inside,home}.sh "$vm"/{noclaw,later}.deb "$vm/settings")
+    files+=("$checkout/containerfiles" "$noclaw")
+    files+=("$NOCLAW_LAUNCHER" "${packed[@]#*=}")
     programs=$vm/programs.tar
     tar -cf "$programs" --owner=0 --group=0 --mode=go=rX --hard-dereference \
-        --transform="s|.*/tests/vm/inside.sh\$|noclaw-vm/inside.sh|" \
-        --transform="s|.*/target/vm/settings\$|noclaw-vm/settings|" -C / "${files[@]#/}"
+        --transform='s|.*/tests/vm/\([a-z]*\.sh\)$|noclaw-vm/\1|' \
+        --transform='s|.*/target/vm/\([a-z.]*\)$|noclaw-vm/\1|' -C / "${files[@]#/}"
 }
 
 # --- A boot ---------------------------------------------------------------------------------------
 
+parts=() # processes, one for each
 machine=''
 stop_machine() {
     trap '' INT TERM
-    for pid in $machine ${own_podman:-}; do
+    for pid in "${parts[@]}" $machine ${own_podman:-}; do
         kill -TERM "$pid" 2>/dev/null || true
         wait "$pid" || true
     done
@@ -206,54 +233,90 @@ kvm_works() {
     grep -aqs 'Unable to mount root' "$console"
 }
 
-# Sets $processor, and $slowness: how many times longer than usual the tests wait.
+# Sets $processor and $cores, and $slowness: how many times longer than usual the tests wait.
 choose_processor() {
     slowness=1
     if kvm_works; then
         processor=(-accel kvm -cpu max)
+        cores=2
     else
         say "vm: KVM does not work here: the machine is emulated"
-        # The kernel copies memory by `rep movsb` where that is fast; emulated, it is not.
-        processor=(-accel "tcg,thread=multi" -cpu "max,erms=off,fsrm=off")
+        # The kernel copies memory by `rep movsb` where that is fast, and Go computes checksums by
+        # AVX2; emulated, neither is.
+        processor=(-accel "tcg,thread=multi" -cpu "max,erms=off,fsrm=off,avx2=off")
+        cores=1 # two emulated ones wait for each other, and have been seen to do so for ever
         slowness=10
     fi
 }
 
 # Runs a phase of inside.sh. Its status is what the last line of the results says.
-boot() { # PHASE DISK OPTION-OF-THE-DISK
-    local status=0 told
-    : >"$vm/result.log"
+boot() { # PART PHASE
+    local status=0 told shell=() log=$vm/$1
+    : >"$log.result"
+    [ -z "${NOCLAW_VM_SHELL:-}" ] || shell=(-serial "unix:$NOCLAW_VM_SHELL/$1,server=on,wait=off")
     timeout --kill-after=10 "$time_limit" qemu-system-x86_64 "${processor[@]}" \
         -smp "$cores" -m "$memory" -display none -nic none -no-reboot \
-        -serial "file:$vm/console.log" -serial "file:$vm/result.log" \
+        -serial "file:$log.console" -serial "file:$log.result" "${shell[@]}" \
         -kernel "$base.kernel" -initrd "$base.initrd" \
-        -append "root=/dev/vda rw console=ttyS0 panic=-1 quiet noclaw.phase=$1" \
-        -drive "file=$2,format=raw,if=virtio,cache=unsafe,$3" \
+        -append "root=/dev/vda rw console=ttyS0 panic=-1 quiet noclaw.part=$1 noclaw.phase=$2" \
+        -drive "file=$log.part,format=raw,if=virtio,cache=unsafe" \
         -drive "file=$programs,format=raw,if=virtio,readonly=on" \
         -drive "file=$image,format=raw,if=virtio,readonly=on" </dev/null >&2 &
     machine=$!
-    tail --follow --lines=+1 --pid="$machine" "$vm/result.log" &
+    tail --follow --lines=+1 --pid="$machine" "$log.result" | sed -u "s/^/$1: /" &
     told=$!
     wait "$machine" || status=$?
     machine=''
     wait "$told"
-    [ "$status" != 124 ] || fail 124 "the machine hung, and was ended after $time_limit s" \
-        "its console is in $vm/console.log"
-    status=$(sed -n 's/^vm-test: \([0-9]*\).*/\1/p' "$vm/result.log")
-    [ -n "$status" ] || fail 70 "the machine ended without a result: $(tail -n 5 "$vm/console.log")" \
-        "its console is in $vm/console.log"
+    [ "$status" != 124 ] || fail 124 "the machine $1 hung, and was ended after $time_limit s" \
+        "its console is in $log.console"
+    status=$(sed -n 's/^vm-test: \([0-9]*\).*/\1/p' "$log.result")
+    [ -n "$status" ] ||
+        fail 70 "the machine $1 ended without a result: $(tail -n 5 "$log.console")" \
+            "its console is in $log.console"
     return "$status"
 }
 
-# Sets $disk: the base with the image in its user's storage.
-load_image() {
-    local part=$vm/loading.part
-    disk=$vm/$(basename "$base")-$(basename "$image" .tar).disk
-    [ ! -e "$disk" ] || return 0
-    rm -f "$vm"/base-*-image-*
-    cp --sparse=always "$base.disk" "$part"
-    boot load "$part" snapshot=off
-    mv "$part" "$disk"
+run_part() { # PART
+    own_podman=''
+    parts=()
+    trap stop_machine EXIT
+    trap 'exit 143' TERM
+    cp --sparse=always "$base.disk" "$vm/$1.part"
+    boot "$1" first
+    [ "$1" != home ] || boot home again
+    say "vm: $1 held, after $SECONDS s"
+}
+
+run_parts() { # PART…
+    local part status=0
+    SECONDS=0
+    for part; do
+        run_part "$part" &
+        parts+=($!)
+    done
+    for part in "${parts[@]}"; do
+        wait "$part" || status=$?
+    done
+    parts=()
+    return "$status"
+}
+
+# Sets $run, $escapes and $themes.
+choose() { # home|escape|THEME…
+    local word
+    run=()
+    escapes=''
+    themes=()
+    [ $# -gt 0 ] || set -- home escape "${all[@]}"
+    for word; do
+        case $word in
+            home) run+=(home) ;;
+            escape) escapes=1 ;;
+            *) themes+=("$word") ;;
+        esac
+    done
+    [ -z "$escapes${themes[*]}" ] || run+=(cells)
 }
 
 main() {
@@ -269,11 +332,11 @@ main() {
     trap stop_machine EXIT
     choose_processor
     [ "$slowness" = 1 ] || all=("${few[@]}")
-    [ $# -gt 0 ] || set -- "${all[@]}"
-    pack "$@"
+    choose "$@"
+    make_packages
+    pack "${themes[@]}"
     save_image
-    load_image
-    boot test "$disk" snapshot=on
+    run_parts "${run[@]}"
 }
 
 main "$@"

@@ -16,6 +16,7 @@
 //! |---|---|
 //! | a probe does something forbidden | `open`, and the command fails |
 //! | what is allowed does not work (a probe's twin) | `open`: the probes prove nothing then |
+//! | it fails for a reason that is no layer's | `open`: nothing is proved |
 //! | the preflight falls short of the plan | `open`, and the probes run all the same: they show what of it matters |
 //! | a layer that this machine lacks, and the owner accepted to do without | `not_tested`, with its name |
 //! | the probes stop early, or say something else | `open` |
@@ -26,6 +27,7 @@ mod bait;
 mod host;
 mod leaks;
 mod persistence;
+mod server;
 mod service;
 mod talk;
 
@@ -89,11 +91,18 @@ impl Probed {
         Self { probe: probe.to_owned(), result, detail: detail.to_string() }
     }
 
-    /// Blocked when it went wrong, as it should.
-    fn refused<T, E: std::error::Error>(probe: &str, attempt: Result<T, E>) -> Self {
-        match attempt {
+    /// Blocked when it went wrong, as it should: for one of these reasons.
+    fn refused<T, E: std::error::Error>(
+        probe: &str,
+        attempt: Result<T, E>,
+        reasons: &[&str],
+    ) -> Self {
+        match attempt.map_err(|error| chain(&error)) {
             Ok(_) => Self::new(probe, Outcome::Open, "it succeeded"),
-            Err(error) => Self::new(probe, Outcome::Blocked, chain(&error)),
+            Err(why) if reasons.iter().any(|reason| why.contains(reason)) => {
+                Self::new(probe, Outcome::Blocked, why)
+            }
+            Err(why) => Self::new(probe, Outcome::Open, format!("nothing is proved: {why}")),
         }
     }
 }
@@ -137,6 +146,7 @@ async fn probe(args: &Args, probed: &mut Vec<Probed>) -> Result<(), Failure> {
     probed.push(host::exchange(args, &cells, &bait).await?);
     probed.extend(service::run(args, &cells, &bait).await?);
     probed.extend(persistence::run(args, &cells, &bait).await?);
+    probed.push(bait.server().judge().await);
     Ok(())
 }
 
@@ -219,11 +229,17 @@ async fn listen(mut said: Incoming, probed: &mut Vec<Probed>) {
 /// Ends the cell, in which a daemon ignores every signal that it can, and looks whether it is gone.
 async fn ended(cells: &Cells, cell: &Cell, instance: &str) -> Probed {
     const PROBE: &str = "end: a daemon that ignores signals";
+    let list = || cells.engine().list(LABEL_INSTANCE, instance);
+    // The twin: while it is there, it is seen.
+    if !matches!(list().await, Ok(there) if !there.is_empty()) {
+        let detail = "nothing is proved: the cell was not seen while it was there";
+        return Probed::new(PROBE, Outcome::Open, detail);
+    }
     let begun = Instant::now();
     if let Err(error) = cell.end().await {
         return Probed::new(PROBE, Outcome::Open, chain(&error));
     }
-    match cells.engine().list(LABEL_INSTANCE, instance).await {
+    match list().await {
         Ok(left) if left.is_empty() && begun.elapsed() <= GONE_TIME => {
             let detail = format!("gone after {} ms", begun.elapsed().as_millis());
             Probed::new(PROBE, Outcome::Blocked, detail)

@@ -7,7 +7,7 @@
 //! | it is no archive, of several images, or of none of NoClaw's | status 65; what serves, serves on |
 //! | its image fails the self-test | status 70; what serves, serves on |
 
-use std::io::{self, IsTerminal, Read};
+use std::io::{self, IsTerminal};
 use std::path::{Path, PathBuf};
 
 use super::{AtPodman, SelfTest, promote, serving};
@@ -15,6 +15,7 @@ use crate::cell::archive::ArchiveError;
 use crate::cell::image::{self, LoadError};
 use crate::cell::podman::PodmanError;
 use crate::cell::{CellError, Cells};
+use crate::commands::progress::Progress;
 use crate::commands::{Ended, Failure, block_on};
 use crate::core::problem::{ExitStatus, chain};
 use crate::host::owned;
@@ -89,13 +90,17 @@ fn unsaved(file: &Path, error: &ArchiveError) -> Failure {
 
 /// Loads an archive's image, which serves if it passes its self-test.
 pub(super) fn load(args: &Load) -> Ended {
-    let archive: Box<dyn Read + Send> = match args.file == Path::new(STANDARD) {
-        true => Box::new(io::stdin()),
-        false => Box::new(owned::open(&args.file).map_err(|error| {
-            let message = format!("{} cannot be read: {error}", args.file.display());
-            Failure::new(ExitStatus::Data, message).hint("`noclaw image save FILE` writes one")
-        })?),
+    let unread = |error: io::Error| {
+        let message = format!("{} cannot be read: {error}", args.file.display());
+        Failure::new(ExitStatus::Data, message).hint("`noclaw image save FILE` writes one")
     };
+    let opened = match args.file == Path::new(STANDARD) {
+        true => owned::standard_input(),
+        false => owned::open(&args.file),
+    };
+    let archive = opened.map_err(unread)?;
+    let size = archive.metadata().map_or(0, |meta| meta.len());
+    let archive = Progress::new("loading the image", archive, size);
     let cells = Cells::at(&args.at.podman);
     let image = block_on(async {
         let loaded = image::load(&cells, archive).await;

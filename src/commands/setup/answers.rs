@@ -1,19 +1,19 @@
-//! What the owner answers, kept as a drop-in of the service: the model's side, the key, the model,
-//! what may be spent. What is not answered again stays as it was.
+//! What the owner answers, kept as a drop-in of the service: the model's side, the model, what may
+//! be spent. What is not answered again stays as it was. The key is `key.rs`'s.
 
 use std::fmt::Write as _;
-use std::io::{IsTerminal, Write as _};
+use std::io::{BufRead, Write};
 use std::path::PathBuf;
 
-use super::{Args, Done, Step};
-use crate::commands::serve::model::{CREDENTIAL, DEMO, MODEL, MODEL_API};
-use crate::commands::{Failure, block_on, read_key};
+use super::ask::{Question, ask};
+use super::{Args, Done, Step, key};
+use crate::commands::Failure;
+use crate::commands::serve::model::{CREDENTIAL, DEMO, MODEL};
+use crate::core::limits::{INSTRUCTIONS_BYTES, Limits};
 use crate::core::money::Prices;
-use crate::core::problem::{ExitStatus, chain};
-use crate::gateway::check::{KeyAnswer, check_key};
-use crate::gateway::key::ApiKey;
-use crate::gateway::upstream::Upstream;
-use crate::host::{owned, paths, terminal};
+use crate::core::problem::ExitStatus;
+use crate::host::owned::{self, Folder};
+use crate::host::paths;
 
 const HEAD: &str = "# Written by `noclaw setup`, and written anew by it.\n\
     # Settings of your own: systemctl --user edit noclaw\n[Service]\n";
@@ -23,10 +23,11 @@ const DROP_IN_BYTES: usize = 64 << 10;
 /// What the drop-in says.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub(super) struct Answers {
-    model_api: Option<String>,
-    model: Option<String>,
+    pub(super) model_api: Option<String>,
+    pub(super) model: Option<String>,
     budget: Option<String>,
-    has_key: bool,
+    accept_without: Option<String>,
+    pub(super) has_key: bool,
 }
 
 /// What became of the drop-in.
@@ -65,79 +66,82 @@ impl Answers {
             model_api: value("NOCLAW_MODEL_API"),
             model: value("NOCLAW_MODEL"),
             budget: value("NOCLAW_BUDGET"),
+            accept_without: value("NOCLAW_ACCEPT_WITHOUT"),
             has_key: text.contains("LoadCredential="),
         }
     }
 
-    /// The model's side, and a key that it takes.
-    pub(super) fn key(&mut self, args: &Args) -> Step {
-        let is_demo = self.model_api.as_deref() == Some(DEMO);
-        let says_nothing = args.api_key_file.is_none() && args.model_api.is_none();
-        if args.demo || (is_demo && says_nothing) {
-            let done = "none: the demo model answers, which repeats what you say".to_owned();
-            let new = Self { model_api: Some(DEMO.to_owned()), has_key: false, ..self.clone() };
-            let is_same = new == *self;
-            *self = new;
-            return Ok(if is_same { Done::Already(done) } else { Done::Now(done) });
-        }
-        if args.model_api.is_some() || is_demo {
+    /// Takes what the flags say.
+    pub(super) fn take(&mut self, args: &Args) {
+        if args.demo {
+            self.model_api = Some(DEMO.to_owned());
+        } else if args.model_api.is_some() || (args.api_key_file.is_some() && self.is_demo()) {
             self.model_api.clone_from(&args.model_api);
         }
-        let file = key_file();
-        let is_kept = args.api_key_file.is_none() && owned::exists(&file);
-        let key = match &args.api_key_file {
-            Some(from) => read_key(from, None)?,
-            None if is_kept => read_key(&file, None)?,
-            None => ask(args)?,
-        };
-        let said = self.check(&key)?;
-        if !is_kept {
-            let failed = |error: std::io::Error| {
-                Failure::new(ExitStatus::Config, format!("{}: {error}", file.display()))
-            };
-            owned::make_directory(&paths::config()).map_err(failed)?;
-            key.write(|text| owned::put(&file, text)).map_err(failed)?;
-        }
-        self.has_key = true;
-        let done = format!("{said}; in {}", file.display());
-        Ok(if is_kept { Done::Already(done) } else { Done::Now(done) })
-    }
-
-    /// Asks the model's side for what costs nothing.
-    fn check(&self, key: &ApiKey) -> Result<&'static str, Failure> {
-        let url = self.model_api.as_deref().unwrap_or(MODEL_API);
-        let upstream =
-            Upstream::parse(url).map_err(|error| Failure::of(ExitStatus::Usage, &error))?;
-        let model = self.model.as_deref().unwrap_or(MODEL);
-        match block_on(async { Ok(check_key(&upstream, key, model).await) })? {
-            Ok(KeyAnswer::Taken) => Ok("it is taken"),
-            Ok(KeyAnswer::Refused(status)) => {
-                let message = format!("{url} does not take the key (status {status})");
-                Err(Failure::new(ExitStatus::Config, message).hint("is it whole, and still valid?"))
-            }
-            Err(error) => {
-                Err(Failure::new(ExitStatus::Unavailable, format!("{url}: {}", chain(&error)))
-                    .hint("is this machine online? try again, or begin with --demo"))
-            }
+        let new = |flag: Option<String>, old: &Option<String>| flag.or_else(|| old.clone());
+        self.model = new(args.model.clone(), &self.model);
+        self.budget = new(args.budget.map(|dollars| dollars.to_string()), &self.budget);
+        if let Some(list) = &args.accept_without {
+            self.accept_without = (!list.is_empty()).then(|| list.join(","));
         }
     }
 
-    /// The rest of what was answered.
-    pub(super) fn take(&mut self, args: &Args) -> Result<(), Failure> {
-        if let Some(model) = &args.model {
-            let prices = Prices::shipped().map_err(|e| Failure::of(ExitStatus::Config, &e))?;
-            if !prices.allows(model) {
-                let models = prices.models().collect::<Vec<_>>().join(", ");
-                let message = format!("no price is known for the model {model:?}");
-                return Err(Failure::new(ExitStatus::Usage, message)
-                    .hint(format!("one of {models}; or give its price in prices.json")));
-            }
-            self.model = Some(model.clone());
+    pub(super) fn is_demo(&self) -> bool {
+        self.model_api.as_deref() == Some(DEMO)
+    }
+
+    /// The limits to do without, as flags of `noclaw doctor`.
+    pub(super) fn accepted(&self) -> Option<String> {
+        self.accept_without.as_ref().map(|list| format!("--accept-without={list}"))
+    }
+
+    /// Asks for what no flag has said.
+    pub(super) fn ask(
+        &mut self,
+        args: &Args,
+        prices: &Prices,
+        (input, output): (&mut impl BufRead, &mut impl Write),
+    ) -> Result<(), Failure> {
+        if args.model.is_none() && !self.is_demo() {
+            self.model = self.ask_model(prices, (input, output))?.or(self.model.take());
         }
-        if let Some(budget) = args.budget {
-            self.budget = Some(budget.to_string());
+        if args.budget.is_none() {
+            let shipped = Limits::for_machine(1, 0).budget_per_day / 1_000_000;
+            let usual = self.budget.clone().unwrap_or_else(|| shipped.to_string());
+            let about = "What all users together may spend a day, in US dollars; runs that would \
+                go on end then.";
+            let question = Question { about, word: "limit", usual: &usual };
+            let answer = ask((input, output), &question, dollars)?;
+            self.budget = answer.map(|dollars| dollars.to_string()).or(self.budget.take());
         }
         Ok(())
+    }
+
+    fn ask_model(
+        &self,
+        prices: &Prices,
+        io: (&mut impl BufRead, &mut impl Write),
+    ) -> Result<Option<String>, Failure> {
+        let models: Vec<_> = prices.models().map(str::to_owned).collect();
+        let mut about = "The model of a message that names none, and its price: US dollars for a \
+            million tokens that it reads, and writes."
+            .to_owned();
+        for (at, model) in models.iter().enumerate() {
+            let price = prices.of(model).map(|price| (price.input, price.output));
+            let (input, output) = price.unwrap_or_default();
+            // Writing to a string does not fail.
+            write!(about, "\n  {:>2}  {model:<20} {input:>6} {output:>6}", at + 1).ok();
+        }
+        let usual = self.model.as_deref().unwrap_or(MODEL);
+        let question = Question { about: &about, word: "model", usual };
+        ask(io, &question, |text| {
+            let number = text.parse::<usize>().ok().and_then(|n| models.get(n.checked_sub(1)?));
+            let model = number.map_or(text, String::as_str);
+            match prices.allows(model) {
+                true => Ok(model.to_owned()),
+                false => Err(format!("no price is known for {model:?}; a number or a name")),
+            }
+        })
     }
 
     /// Writes the drop-in, if it is to say something else than it does.
@@ -159,13 +163,14 @@ impl Answers {
         let mut text = HEAD.to_owned();
         let literal = |value: &str| value.replace('%', "%%");
         if self.has_key {
-            let file = literal(&key_file().to_string_lossy());
+            let file = literal(&key::file().to_string_lossy());
             writeln!(text, "LoadCredential={CREDENTIAL}:{file}").ok();
         }
         for (name, value) in [
             ("NOCLAW_MODEL_API", &self.model_api),
             ("NOCLAW_MODEL", &self.model),
             ("NOCLAW_BUDGET", &self.budget),
+            ("NOCLAW_ACCEPT_WITHOUT", &self.accept_without),
         ] {
             if let Some(value) = value {
                 writeln!(text, "Environment=\"{name}={}\"", literal(value)).ok();
@@ -175,10 +180,14 @@ impl Answers {
     }
 }
 
-/// Removes the drop-in.
+/// Removes the drop-in; what else lies beside it is the owner's.
 pub(super) fn remove() -> Step {
-    match owned::remove(&drop_in()) {
-        Ok(()) => Ok(Done::Now("removed".to_owned())),
+    let file = drop_in();
+    match owned::remove(&file) {
+        Ok(()) => {
+            file.parent().map(owned::remove_empty);
+            Ok(Done::Now("removed".to_owned()))
+        }
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
             Ok(Done::Already("there were none".to_owned()))
         }
@@ -186,26 +195,30 @@ pub(super) fn remove() -> Step {
     }
 }
 
-fn ask(args: &Args) -> Result<ApiKey, Failure> {
-    if args.yes || !std::io::stdin().is_terminal() {
-        let message = "there is no key yet";
-        return Err(Failure::new(ExitStatus::Config, message)
-            .hint("name its file, --api-key-file FILE, or try without one: --demo"));
+/// What models cost: what is shipped, and the owner's own prices.
+///
+/// # Errors
+/// When they cannot be read.
+pub(super) fn prices() -> Result<Prices, Failure> {
+    let failed = |error: &dyn std::error::Error| Failure::of(ExitStatus::Config, error);
+    let shipped = Prices::shipped().map_err(|error| failed(&error))?;
+    let folder = Folder::open(&paths::config()).map_err(|error| failed(&error))?;
+    let own = folder.map(|folder| folder.read("prices.json", INSTRUCTIONS_BYTES));
+    match own.transpose().map_err(|error| failed(&error))?.flatten() {
+        Some(text) => shipped.with_owners(&text).map_err(|error| failed(&error)),
+        None => Ok(shipped),
     }
-    eprint!("The key of the model's API (it is not shown): ");
-    std::io::stderr().flush().ok();
-    let line = terminal::unseen_line().map_err(|error| Failure::of(ExitStatus::Failed, &error))?;
-    eprintln!();
-    ApiKey::parse(line.as_bytes())
-        .map_err(|error| Failure::new(ExitStatus::Data, format!("what was typed {error}")))
+}
+
+/// Reads a sum of US dollars.
+pub(super) fn dollars(text: &str) -> Result<f64, String> {
+    let sum = text.trim_start_matches('$').parse::<f64>().ok();
+    let sum = sum.filter(|sum| *sum > 0.0 && *sum <= 1e6);
+    sum.ok_or_else(|| "a sum above 0, and a million at most, as 2.50".to_owned())
 }
 
 fn drop_in() -> PathBuf {
     paths::user_units().join("noclaw.service.d/setup.conf")
-}
-
-fn key_file() -> PathBuf {
-    paths::config().join("key")
 }
 
 #[cfg(test)]
@@ -222,6 +235,7 @@ mod tests {
                 model_api: some("https://proxy.example/100%/a"),
                 model: some("claude-opus-5"),
                 budget: some("2.5"),
+                accept_without: some("cpu,pids"),
                 has_key: true,
             },
         ] {
@@ -230,5 +244,34 @@ mod tests {
             // systemd.unit(5): a percent sign stands twice where it is meant.
             assert!(text.replace("%%", "").find('%').is_none(), "{text}");
         }
+    }
+    #[test]
+    fn what_is_asked_is_kept_and_enter_keeps_what_was() {
+        let prices = Prices::shipped().expect("prices");
+        let args = Args::default();
+        let mut answers = Answers::default();
+        let asked = |answers: &mut Answers, args: &Args, typed: &str| {
+            let mut output = Vec::new();
+            answers.ask(args, &prices, (&mut typed.as_bytes(), &mut output)).expect("answers");
+            String::from_utf8(output).expect("text")
+        };
+        let shown = asked(&mut answers, &args, "2\nlots\n$2.50\n");
+        assert!(shown.contains("\n   2  claude-haiku-5-5        0.1    0.5\n"), "{shown}");
+        assert!(shown.contains(&format!("model [{MODEL}]: ")), "{shown}");
+        assert!(shown.contains("limit [10]: a sum above 0"), "{shown}");
+        let chosen = (answers.model.as_deref(), answers.budget.as_deref());
+        assert_eq!(chosen, (Some("claude-haiku-5-5"), Some("2.5")));
+
+        let before = answers.clone();
+        let shown = asked(&mut answers, &args, "\n\n");
+        assert!(shown.contains("model [claude-haiku-5-5]: ") && shown.contains("limit [2.5]: "));
+        assert_eq!(answers, before);
+
+        // A flag is an answer, and the demo model has no other.
+        let said = Args { budget: Some(3.0), demo: true, ..Args::default() };
+        answers.take(&said);
+        assert_eq!(asked(&mut answers, &said, ""), "");
+        assert_eq!(answers.budget.as_deref(), Some("3"));
+        assert!(answers.is_demo());
     }
 }

@@ -1,67 +1,58 @@
 //! What the machine needs for it: the user's service manager, lingering, Podman, the units.
 
-use std::os::unix::process::CommandExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use serde::Deserialize;
 
 use super::{Done, Step, program};
-use crate::commands::{Ended, Failure};
-use crate::core::problem::ExitStatus;
+use crate::commands::{Failure, block_on};
+use crate::core::problem::{ExitStatus, chain};
+use crate::host::programs::{self, Said};
 use crate::host::{machine, owned, paths};
 
 /// What `storage.conf` must say; Podman would else take vfs where it finds no other driver.
-const STORAGE: &str = "# Written by `noclaw setup`: vfs would make each cell a copy of the image.\n\
-    [storage]\ndriver = \"overlay\"\n";
+pub(super) const STORAGE: &str =
+    "# Written by `noclaw setup`: vfs would make each cell a copy of the image.
+[storage]
+driver = \"overlay\"
+";
 /// What `noclaw doctor` checks and setup makes so itself, later.
 const LATER: [&str; 3] = ["image", "key", "linger"];
-const SOCKET: &str = "noclaw.socket";
-const SERVICE: &str = "noclaw.service";
+/// The unit of the service's socket.
+pub(super) const SOCKET: &str = "noclaw.socket";
+/// The service's unit.
+pub(super) const SERVICE: &str = "noclaw.service";
+/// Podman's.
+const PODMAN: &str = "podman.socket";
+/// All that listens, and what it starts.
+const UNITS: [&str; 3] = ["noclaw-http.socket", SOCKET, SERVICE];
+/// A service that stops lets its runs end (TimeoutStopSec=60), then begins anew.
+const PATIENCE: Duration = Duration::from_secs(180);
 
-/// Becomes this user, who has a service manager from now on, with the same command line.
-pub(super) fn become_user(name: &str) -> Ended {
-    let failed = |message: String, hint: &str| Failure::new(ExitStatus::Config, message).hint(hint);
-    let user = nix::unistd::User::from_name(name).ok().flatten();
-    let user = user.ok_or_else(|| failed(format!("there is no user {name}"), "adduser NAME"))?;
-    if user.uid.is_root() {
-        return Err(failed("noclaw is never set up for root".to_owned(), "name another user"));
-    }
-    quiet("loginctl", &["enable-linger", name])?;
-    let runtime = PathBuf::from(format!("/run/user/{}", user.uid));
-    // It has started once it can be spoken to.
-    quiet("systemctl", &["start", &format!("user@{}.service", user.uid)])?;
-    let mut args = std::env::args_os().skip(1).peekable();
-    let mut kept = Vec::new();
-    while let Some(arg) = args.next() {
-        match arg.to_str() {
-            Some("--user") => drop(args.next()),
-            Some(text) if text.starts_with("--user=") => {}
-            _ => kept.push(arg),
-        }
-    }
-    let mut command = Command::new("setpriv");
-    let (uid, gid) = (user.uid.to_string(), user.gid.to_string());
-    command.args(["--reuid", &uid, "--regid", &gid, "--init-groups", "env", "-i"]);
-    for (variable, value) in [
-        ("HOME", user.dir.as_path()),
-        ("USER", Path::new(name)),
-        ("LOGNAME", Path::new(name)),
-        ("XDG_RUNTIME_DIR", &runtime),
-        ("DBUS_SESSION_BUS_ADDRESS", Path::new(&format!("unix:path={}/bus", runtime.display()))),
-        ("PATH", Path::new("/usr/local/bin:/usr/bin:/bin")),
-    ] {
-        command.arg(format!("{variable}={}", value.display()));
-    }
-    let error = command.arg(program()?).args(kept).current_dir(&user.dir).exec();
-    Err(failed(format!("setpriv cannot be started: {error}"), "install util-linux"))
-}
-
-/// The user's service manager answers.
+/// The user's service manager answers, and there is a bus: Podman has limits set by way of it.
 pub(super) fn manager() -> Step {
-    quiet("systemctl", &["--user", "show-environment"]).map_err(|failure| {
-        failure.hint("log in as this user (not by su), or as root: noclaw setup --user NAME")
-    })?;
+    let unavailable = |message: &str| Failure::new(ExitStatus::Unavailable, message);
+    if !owned::exists(&PathBuf::from("/run/systemd/system")) {
+        return Err(unavailable("systemd does not run this machine")
+            .hint("noclaw setup is for one that it runs; without: noclaw serve"));
+    }
+    let hint = "log in as this user (not by su), or as root: noclaw setup --user NAME";
+    let runtime = paths::runtime();
+    if !owned::exists(&runtime.join("systemd/private")) {
+        let message = format!("you have no service manager: none at {}", runtime.display());
+        return Err(unavailable(&message).hint(hint));
+    }
+    let said = systemctl(&["show-environment"])?;
+    if !said.well {
+        return Err(unavailable(&said.why).hint(hint));
+    }
+    if !owned::is_socket(&runtime.join("bus")) {
+        let message = format!("you have no D-Bus session: no socket at {}/bus", runtime.display());
+        return Err(unavailable(&message)
+            .hint("install dbus-user-session (or dbus-broker), then log in anew"));
+    }
     let name = machine::owner().map_err(|error| Failure::of(ExitStatus::Config, &error))?;
     Ok(Done::Already(format!("{name}, with a service manager")))
 }
@@ -71,7 +62,7 @@ pub(super) fn linger() -> Step {
     if machine::lingers(name.as_str()) {
         return Ok(Done::Already("on".to_owned()));
     }
-    if quiet("loginctl", &["enable-linger"]).is_ok() {
+    if asked("loginctl", &["enable-linger"]).is_ok() {
         return Ok(Done::Now("turned on: it answers while you are logged out".to_owned()));
     }
     let what = "off: it answers only while you are logged in";
@@ -80,24 +71,28 @@ pub(super) fn linger() -> Step {
 
 /// Podman chooses its driver when it is used for the first time, and keeps to it.
 pub(super) fn storage() -> Step {
-    let containers = paths::home().join(".config/containers");
-    let file = containers.join("storage.conf");
+    let file = storage_conf();
     if owned::exists(&file) || owned::exists(&paths::home().join(".local/share/containers/storage"))
     {
         return Ok(Done::Already("Podman has been used before".to_owned()));
     }
-    owned::make_directory(&containers).and_then(|()| owned::put(&file, STORAGE)).map_err(
-        |error| Failure::new(ExitStatus::Config, format!("{}: {error}", file.display())),
-    )?;
+    let made = file.parent().map_or(Ok(()), owned::make_directory);
+    made.and_then(|()| owned::put(&file, STORAGE)).map_err(|error| {
+        Failure::new(ExitStatus::Config, format!("{}: {error}", file.display()))
+    })?;
     Ok(Done::Now(format!("overlay, by {}", file.display())))
 }
 
+fn storage_conf() -> PathBuf {
+    paths::home().join(".config/containers/storage.conf")
+}
+
 pub(super) fn podman() -> Step {
-    turn_on("podman.socket", "install podman")
+    turn_on(PODMAN, "install podman")
 }
 
 /// Asks `noclaw doctor`, as its user would.
-pub(super) fn check() -> Step {
+pub(super) fn check(accepted: Option<String>) -> Step {
     #[derive(Deserialize)]
     struct Row {
         check: String,
@@ -105,7 +100,9 @@ pub(super) fn check() -> Step {
         detail: String,
         hint: Option<String>,
     }
-    let output = Command::new(program()?).args(["doctor", "--json"]).stderr(Stdio::null()).output();
+    let mut doctor = Command::new(program()?);
+    doctor.args(["doctor", "--json"]).args(accepted).stderr(Stdio::null());
+    let output = doctor.output();
     let output = output.map_err(|error| Failure::of(ExitStatus::Failed, &error))?;
     let rows: Vec<Row> = serde_json::from_slice(&output.stdout)
         .map_err(|error| Failure::of(ExitStatus::Failed, &error))?;
@@ -119,46 +116,107 @@ pub(super) fn check() -> Step {
     }
 }
 
-/// The service's socket is on, and a service that runs has the settings as they are now.
-pub(super) fn socket(settings_are_new: bool) -> Step {
-    owned::make_directory(&paths::state())
-        .map_err(|error| Failure::of(ExitStatus::Config, &error))?;
-    quiet("systemctl", &["--user", "daemon-reload"])?;
-    let done = turn_on(SOCKET, "is the package installed? systemctl --user cat noclaw.socket")?;
-    if settings_are_new {
-        quiet("systemctl", &["--user", "try-restart", SERVICE])?;
+/// The service has the settings as they are now: one that runs is begun anew, if it has not.
+pub(super) fn settings(are_new: bool) -> Result<bool, Failure> {
+    let asked_for = systemctl(&["show", "--property=NeedDaemonReload", "--value", SERVICE])?;
+    // Also when an earlier setup was killed after it had written them.
+    let is_old = asked_for.well && asked_for.out == "yes";
+    if are_new || is_old {
+        asked("systemctl", &["--user", "daemon-reload"])?;
+        asked("systemctl", &["--user", "try-restart", SERVICE])?;
     }
-    Ok(done)
+    Ok(is_old)
 }
 
+/// The service's socket is on.
+pub(super) fn socket() -> Step {
+    // systemd shows a service only what is there when it starts.
+    owned::make_directory(&paths::state())
+        .map_err(|error| Failure::of(ExitStatus::Config, &error))?;
+    turn_on(SOCKET, "is the package installed? systemctl --user cat noclaw.socket")
+}
+
+/// The sockets are off, also where the package was removed before.
 pub(super) fn no_socket() -> Step {
-    let units = ["noclaw-http.socket", SOCKET, SERVICE];
-    quiet("systemctl", &[&["--user", "disable", "--now"], units.as_slice()].concat())?;
-    Ok(Done::Now("off; the service is stopped".to_owned()))
+    let mut was_on = false;
+    for unit in UNITS {
+        let link = paths::user_units().join("sockets.target.wants").join(unit);
+        if is("is-enabled", unit)? || is("is-active", unit)? {
+            was_on = true;
+            asked("systemctl", &["--user", "disable", "--now", unit])?;
+        }
+        if owned::is_link(&link) {
+            was_on = true;
+            owned::remove(&link).map_err(|error| {
+                Failure::new(ExitStatus::Config, format!("{}: {error}", link.display()))
+            })?;
+        }
+    }
+    match was_on {
+        true => Ok(Done::Now("off; the service is stopped".to_owned())),
+        false => Ok(Done::Already("off".to_owned())),
+    }
+}
+
+/// What stays after an undo, and how it goes.
+pub(super) fn what_stays() -> Result<Vec<(&'static str, String)>, Failure> {
+    let mut stays = Vec::new();
+    let mut file = |what, path: PathBuf, how: &str| {
+        if owned::exists(&path) {
+            stays.push((what, format!("{how} {}", path.display())));
+        }
+    };
+    file("messages, workspaces, transcripts", paths::state(), "rm -r");
+    file("your settings, and the key", paths::config(), "rm -r");
+    let storage = storage_conf();
+    if owned::read(&storage, STORAGE.len()).is_ok_and(|text| text == STORAGE.as_bytes()) {
+        file("how Podman stores, for all it has", storage, "rm");
+    }
+    stays.push(("the image of the cells", "podman image rm noclaw-agent".to_owned()));
+    if is("is-enabled", PODMAN)? {
+        let how = format!("systemctl --user disable --now {PODMAN}");
+        stays.push(("Podman's socket", how));
+    }
+    let name = machine::owner().map_err(|error| Failure::of(ExitStatus::Config, &error))?;
+    if machine::lingers(name.as_str()) {
+        stays.push(("that your services outlast your login", "loginctl disable-linger".to_owned()));
+    }
+    Ok(stays)
 }
 
 fn turn_on(unit: &str, hint: &str) -> Step {
-    let is = |word: &str| quiet("systemctl", &["--user", "--quiet", word, unit]).is_ok();
-    if is("is-enabled") && is("is-active") {
+    if is("is-enabled", unit)? && is("is-active", unit)? {
         return Ok(Done::Already(format!("{unit} is on")));
     }
-    quiet("systemctl", &["--user", "enable", "--now", unit])
+    asked("systemctl", &["--user", "enable", "--now", unit])
         .map_err(|failure| failure.hint(hint))?;
     Ok(Done::Now(format!("{unit} is turned on")))
 }
 
-/// Runs a program whose output only matters when it fails.
-fn quiet(program: &str, args: &[&str]) -> Result<(), Failure> {
-    let called = format!("{program} {}", args.join(" "));
-    let output = Command::new(program).args(args).stdin(Stdio::null()).output();
-    let output = output.map_err(|error| {
-        Failure::new(ExitStatus::Unavailable, format!("{called}: {error}"))
-            .hint("noclaw setup is for a machine with systemd; without: noclaw serve")
-    })?;
-    if output.status.success() {
+/// What systemctl says of a unit: `is-enabled`, `is-active`.
+pub(super) fn is(word: &str, unit: &str) -> Result<bool, Failure> {
+    Ok(systemctl(&["--quiet", word, unit])?.well)
+}
+
+/// Asks the user's service manager.
+pub(super) fn systemctl(args: &[&str]) -> Result<Said, Failure> {
+    said("systemctl", &[&["--user", "--no-pager"], args].concat())
+}
+
+/// Has a program do something; its output only matters when it fails.
+pub(super) fn asked(program: &str, args: &[&str]) -> Result<(), Failure> {
+    let said = said(program, args)?;
+    if said.well {
         return Ok(());
     }
-    let said = String::from_utf8_lossy(&output.stderr);
-    let said = said.trim().lines().last().unwrap_or("it has failed").to_owned();
-    Err(Failure::new(ExitStatus::Unavailable, format!("{called}: {said}")))
+    let message = format!("{program} {}: {}", args.join(" "), said.why);
+    Err(Failure::new(ExitStatus::Unavailable, message))
+}
+
+fn said(program: &str, args: &[&str]) -> Result<Said, Failure> {
+    let said = block_on(async { Ok(programs::ask(program, args, PATIENCE).await) })?;
+    said.map_err(|error| {
+        Failure::new(ExitStatus::Unavailable, chain(&error))
+            .hint("does the user's service manager answer? systemctl --user status")
+    })
 }

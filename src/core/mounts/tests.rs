@@ -41,6 +41,7 @@ fn house() -> Result<Policy> {
             place("/srv/ann/run/missing", &[1, 2, 3, 9], None, true),
         ],
         sockets: vec![],
+        unseen: None,
         kinds: Kinds::shipped()?,
         blocked,
         roots: vec![root("~/projects", 4, false), root("~/projects/site", 5, true)],
@@ -184,6 +185,7 @@ prop_compose! {
                 .map(|(above, own, closed)| place("p", above, *own, *closed))
                 .collect(),
             sockets: sockets.iter().map(|above| place("s", &[*above], None, true)).collect(),
+            unseen: None,
             kinds: Kinds::shipped().unwrap_or_default(),
             blocked: blocked.iter().filter_map(pattern).collect(),
             roots: roots.iter().map(|(own, write)| root("r", *own, *write)).collect(),

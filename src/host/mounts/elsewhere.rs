@@ -1,12 +1,16 @@
 //! Other paths to the same place. A bind mount, or a second mount of a disk, shows a folder once
 //! more: what contains it there contains it, though no directory of the one way is on the other.
 
+use std::io;
 use std::os::fd::{AsFd, AsRawFd};
 use std::path::{Path, PathBuf};
 
 use super::open::lookup;
 use crate::core::mounts::Way;
 use crate::host::machine;
+
+/// Where they are listed.
+pub(super) const FILE: &str = "/proc/self/mountinfo";
 
 /// A line of `/proc/self/mountinfo`, proc_pid_mountinfo(5).
 #[derive(Debug)]
@@ -27,13 +31,17 @@ struct Mount {
 pub struct Mounts(Vec<Mount>);
 
 impl Mounts {
-    /// Reads them. Without `/proc` there are none.
-    pub fn read() -> Self {
-        Self::parse(&machine::text("/proc/self/mountinfo"))
+    /// Reads them.
+    ///
+    /// # Errors
+    /// When they cannot be read to the last one.
+    pub fn read() -> io::Result<Self> {
+        Self::parse(machine::lines(FILE)?)
     }
 
-    fn parse(text: &str) -> Self {
-        let mount = |line: &str| {
+    fn parse(lines: impl Iterator<Item = io::Result<Vec<u8>>>) -> io::Result<Self> {
+        let mount = |line: Vec<u8>| {
+            let line = String::from_utf8_lossy(&line);
             let (left, right) = line.split_once(" - ")?;
             let mut fields = left.split(' ');
             let (id, device) = (fields.next()?.to_owned(), fields.nth(1)?.to_owned());
@@ -41,7 +49,7 @@ impl Mounts {
             let kind = right.split(' ').next()?.to_owned();
             Some(Mount { id, device, root: path()?, point: path()?, kind })
         };
-        Self(text.lines().filter_map(mount).collect())
+        lines.filter_map(|line| line.map(mount).transpose()).collect::<io::Result<_>>().map(Self)
     }
 
     /// The id of the mount that an open file is of, and the type of its file system; empty where
@@ -112,14 +120,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_path_is_found_wherever_its_file_system_is_mounted() {
-        let mounts = Mounts::parse(
-            "20 1 254:0 / / rw - ext4 /dev/vda rw\n\
+    fn a_path_is_found_wherever_its_file_system_is_mounted() -> io::Result<()> {
+        let text = "20 1 254:0 / / rw - ext4 /dev/vda rw\n\
              21 20 254:16 / /data rw shared:1 - ext4 /dev/vdb rw\n\
              22 20 254:16 /homes /homes rw shared:1 - ext4 /dev/vdb rw\n\
              23 22 0:40 / /homes/ann/cloud rw - fuse x rw\n\
-             24 20 254:16 /my\\040things/x /mnt rw - ext4 /dev/vdb rw\n",
-        );
+             24 20 254:16 /my\\040things/x /mnt rw - ext4 /dev/vdb rw\n";
+        let mounts = Mounts::parse(text.split('\n').map(|line| Ok(line.into())))?;
         let others = |path: &str| -> Vec<String> {
             let found = mounts.others(Path::new(path));
             found.iter().map(|path| path.display().to_string()).collect()
@@ -132,5 +139,6 @@ mod tests {
         assert_eq!(others("/data/other"), [""; 0]);
         assert_eq!(others("/srv"), [""; 0]);
         assert_eq!(others("/homes/ann/cloud/x"), [""; 0]);
+        Ok(())
     }
 }

@@ -20,7 +20,7 @@ use nix::fcntl::{OFlag, OpenHow, ResolveFlag, open, openat2, readlinkat};
 use nix::sys::stat::{Mode, SFlag, fstat};
 use nix::sys::statvfs::fstatvfs;
 
-use super::elsewhere::Mounts;
+use super::elsewhere::{self, Mounts};
 use crate::core::mounts::{Identity, Way};
 use crate::core::plan::PlannedMount;
 use crate::core::quota::Free;
@@ -174,7 +174,9 @@ impl Opened {
             own = identity;
             way.push((text(name)?, own));
         }
-        let (mount, kind) = Mounts::read().of(&handle);
+        let mounts = Mounts::read()
+            .map_err(|source| OpenError::Io { path: elsewhere::FILE.into(), source })?;
+        let (mount, kind) = mounts.of(&handle);
         let handle = Arc::new(handle);
         Ok(Self { handle, path: text(&here)?, way: Way(way), own, mount, kind })
     }

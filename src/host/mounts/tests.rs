@@ -52,7 +52,10 @@ impl Ground {
 
     /// What is said about a folder, `~` being this home.
     fn said(&self, folder: &str, read_write: bool) -> Result<String> {
-        let rules = self.guard.rules(&[self.home().join("storage")])?;
+        Self::told(&self.guard.rules(&[self.home().join("storage")])?, folder, read_write)
+    }
+
+    fn told(rules: &Rules, folder: &str, read_write: bool) -> Result<String> {
         let judged = rules.judge(&folder.to_owned().try_into()?, read_write);
         Ok(match judged.result {
             Ok(opened) => format!("granted {}", opened.path()),
@@ -107,6 +110,28 @@ fn what_no_list_can_allow_is_refused() -> Result<()> {
     ] {
         let said = ground.said(folder, read_write)?;
         assert!(said.contains(words), "{folder}: {said}, not {words}");
+    }
+    Ok(())
+}
+
+#[test]
+fn where_the_machine_does_not_say_what_is_refused_nothing_is_granted() -> Result<()> {
+    let ground = Ground::new(LIST)?;
+    let broken = || std::io::Error::from_raw_os_error(5);
+    let none = BTreeSet::new;
+    for (mounts, sockets, words) in [
+        (Mounts::read(), Ok(none()), "granted "),
+        (
+            Mounts::read(),
+            Err(broken()),
+            "places: what is refused on this machine is not known: \
+            /proc/net/unix cannot be read: Input/output error",
+        ),
+        (Err(broken()), Ok(none()), "/proc/self/mountinfo cannot be read: Input/output error"),
+    ] {
+        let rules = ground.guard.ruled(&[], mounts, sockets)?;
+        let said = Ground::told(&rules, "~/projects/site", true)?;
+        assert!(said.contains(words), "{said}, not {words}");
     }
     Ok(())
 }

@@ -6,13 +6,13 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use http_body_util::BodyExt;
-use hyper::Response;
 use noclaw_cell::job::{File, Job};
 use serde_json::json;
 use tokio::net::TcpListener;
 use uuid::Uuid;
 
 use super::super::Args;
+use super::server::Server;
 use crate::cell::door::Model;
 use crate::cell::start::{Session, StartLine};
 use crate::cell::{Cells, TRANSCRIPTS, WORKSPACE, image};
@@ -23,19 +23,21 @@ use crate::core::money::{Meter, Prices};
 use crate::core::plan::{CellPlan, Runtime};
 use crate::core::problem::ExitStatus;
 use crate::gateway::upstream::Upstream;
-use crate::gateway::{Gateway, Hooks, RunGateway, RunLimits, Scope, demo};
+use crate::gateway::{Gateway, Hooks, RunGateway, RunLimits, Scope};
 use crate::host::mounts::open::Opened;
 use crate::host::state::State;
 use crate::host::tree::Tree;
 use crate::host::{machine, owned, paths, points};
 
 /// The probes, in the order in which they are one program.
-const PROBES: [&str; 7] = [
+const PROBES: [&str; 9] = [
     include_str!("../../../../data/escape/common.py"),
     include_str!("../../../../data/escape/kernel.py"),
     include_str!("../../../../data/escape/network.py"),
     include_str!("../../../../data/escape/files.py"),
     include_str!("../../../../data/escape/privileges.py"),
+    include_str!("../../../../data/escape/door.py"),
+    include_str!("../../../../data/escape/key.py"),
     include_str!("../../../../data/escape/exhaustion.py"),
     include_str!("../../../../data/escape/main.py"),
 ];
@@ -52,7 +54,7 @@ pub(super) struct Bait {
     runtime: Runtime,
     gateway: Gateway,
     key: String,
-    model_api: String,
+    server: Server,
     model: String,
     other_model: String,
     port: u16,
@@ -86,10 +88,8 @@ impl Bait {
         let file = state.place("key", &format!("{key}\n")).map_err(|error| config(&error))?;
         let secret = read_key(&file, None)?;
         let failed = |error: std::io::Error| Failure::of(ExitStatus::Unavailable, &error);
-        let demo = TcpListener::bind("127.0.0.1:0").await.map_err(failed)?;
-        let url = format!("http://{}", demo.local_addr().map_err(failed)?);
-        tokio::spawn(demo::serve(demo, std::future::pending()));
-        let upstream = Upstream::parse(&url).map_err(|error| config(&error))?;
+        let server = Server::start().await.map_err(failed)?;
+        let upstream = Upstream::parse(&server.url()).map_err(|error| config(&error))?;
         let prices = Prices::shipped().map_err(|error| config(&error))?;
         let mut models = prices.models().map(str::to_owned);
         let (model, other_model) = (models.next(), models.next());
@@ -106,7 +106,7 @@ impl Bait {
             runtime: info.runtime,
             gateway,
             key,
-            model_api: url,
+            server,
             model: model.unwrap_or_default(),
             other_model: other_model.unwrap_or_default(),
             port: listener.local_addr().map_err(failed)?.port(),
@@ -116,7 +116,7 @@ impl Bait {
         })
     }
 
-    /// A run's way to the demo model, with the key as bait.
+    /// A run's way to the model's server, with the key as bait.
     pub(super) fn gateway(&self) -> RunGateway {
         let scope = Scope { model: self.model.clone(), ..Scope::default() };
         let meter = Meter::new(u64::MAX / 2);
@@ -125,10 +125,14 @@ impl Bait {
 
     /// The same, for a door.
     pub(super) fn model(&self) -> Model {
-        let gateway = self.gateway();
         if points::ungated() {
-            return Arc::new(|_| Box::pin(async { Response::default() }));
+            let (server, key) = (self.server.clone(), self.key.clone());
+            return Arc::new(move |request| {
+                let (server, key) = (server.clone(), key.clone());
+                Box::pin(async move { server.pass(request, &key).await })
+            });
         }
+        let gateway = self.gateway();
         Arc::new(move |request| {
             let gateway = gateway.clone();
             Box::pin(async move { gateway.handle(request).await.map(BodyExt::boxed) })
@@ -140,9 +144,9 @@ impl Bait {
         &self.key
     }
 
-    /// Where the demo model is.
-    pub(super) fn model_api(&self) -> &str {
-        &self.model_api
+    /// The model's server.
+    pub(super) const fn server(&self) -> &Server {
+        &self.server
     }
 
     /// The model that runs are begun with.
@@ -247,6 +251,7 @@ impl Bait {
             "key": [front, back],
             "model": self.model,
             "other_model": self.other_model,
+            "reached": self.server.word(),
             "port": self.port,
             "abstract": self.abstract_name,
             "sockets": [args.podman.clone(), paths::socket()],

@@ -17,6 +17,8 @@ use crate::host::{owned, state};
 const EXCHANGED: &str = "escape-exchanged";
 /// How the preflight names a workspace that is another one.
 const ANOTHER: &str = "what is mounted at /workspace is";
+/// What the kernel says of a link where none is followed.
+const LINK: &str = "Too many levels of symbolic links";
 const NOTHING_PROVED: &str = "what is allowed does not work: the other probes say nothing";
 
 fn config(error: &dyn std::error::Error) -> Failure {
@@ -28,9 +30,12 @@ pub(super) fn traps(bait: &Bait) -> Result<Vec<Probed>, Failure> {
     const MOST: usize = 64 * KIB;
     let (workspace, _) = bait.folders(USER)?;
     let workspace = Tree::open(&workspace).map_err(|error| config(&error))?;
-    let mut probed: Vec<_> = ["way-out", "trap-zero", "trap-fifo", "trap-up/passwd"]
-        .map(|name| Probed::refused(&format!("host: reads {name}"), workspace.read(name, MOST)))
-        .into();
+    let read = |name| {
+        let probe = format!("host: reads {name}");
+        Probed::refused(&probe, workspace.read(name, MOST), &[LINK, "it is not a regular file"])
+    };
+    let mut probed: Vec<_> =
+        ["way-out", "trap-zero", "trap-fifo", "trap-up/passwd"].map(read).into();
     // The twin.
     if !matches!(workspace.read("twin", MOST), Ok(Some(text)) if text.starts_with('x')) {
         probed.push(Probed::new("twin: the host reads a file", Outcome::Open, NOTHING_PROVED));
@@ -50,17 +55,18 @@ pub(super) fn allowlists(bait: &Bait) -> Result<Vec<Probed>, Failure> {
         let twin = "twin: the host reads the owner's allowlist";
         probed.push(Probed::new(twin, Outcome::Open, NOTHING_PROVED));
     }
-    let mut read = |what: &str| {
-        probed.push(Probed::refused(&format!("host: an allowlist {what}"), file::read(&folder)));
+    let mut read = |what: &str, reason| {
+        let probe = format!("host: an allowlist {what}");
+        probed.push(Probed::refused(&probe, file::read(&folder), &[reason]));
     };
     owned::set_mode(&list, 0o660).map_err(io)?;
-    read("that others can write to");
+    read("that others can write to", "it has the mode 0660");
     owned::set_mode(&list, 0o600).and_then(|()| owned::set_mode(&folder, 0o770)).map_err(io)?;
-    read("in a folder that others can write to");
+    read("in a folder that others can write to", "it lies in a folder that others can write to");
     owned::set_mode(&folder, 0o700).map_err(io)?;
     let aside = folder.join("aside");
     owned::rename(&list, &aside).and_then(|()| owned::link(&aside, &list)).map_err(io)?;
-    read("that is a link");
+    read("that is a link", "it is a link");
     owned::remove(&list).and_then(|()| owned::remove(&aside)).map_err(io)?;
     Ok(probed)
 }

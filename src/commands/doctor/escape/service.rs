@@ -13,8 +13,9 @@
 //! | what is permitted is not answered | `open`: nothing is proved |
 //! | the service does not begin, or answers nothing at all | that is `open`; the rest `not_tested` |
 //!
-//! It ends with this process, whatever that is killed by. Its users are removed, with their files,
-//! before it ends. What one leaves that could not do so is cleared away by the next.
+//! It ends with this process, whatever that is killed by: we hold its standard input. Its users are
+//! removed, with their files, before it ends. What one leaves that could not do so is cleared away
+//! by the next.
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -26,7 +27,7 @@ use nix::unistd::Pid;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::join;
-use tokio::process::{Child, Command};
+use tokio::process::{Child, ChildStdin, Command};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 use uuid::Uuid;
@@ -57,6 +58,8 @@ const ROOM: (u32, u32) = (1024, 100_000);
 /// How long a run may take. The longest is 41 s; emulated, and one after the other, minutes.
 const RUN_TIME: &str = "300";
 const WAIT_TIME: &str = "600";
+/// How long it may say nothing: a little longer.
+const SILENCE: Duration = Duration::from_secs(630);
 /// How long it may take to end. It has 30 s for its runs.
 const STOP_TIME: Duration = Duration::from_secs(45);
 /// Between two looks at something that is not there yet.
@@ -122,11 +125,11 @@ pub(super) async fn run(args: &Args, cells: &Cells, bait: &Bait) -> Result<Vec<P
     let table: Table =
         serde_json::from_str(TABLE).map_err(|error| Failure::of(ExitStatus::Config, &error))?;
     let folder = bait.inside("service");
-    let service = Service { client: Client::at(folder.join("sock")), folder };
+    let service = Service { client: Client::at(folder.join("sock"), SILENCE), folder };
     let users: Vec<_> = (0..table.attacks.len()).map(user).chain([leaks::USER.into()]).collect();
     let cleared = service.clear(&users).await;
-    let mut child = match cleared.and_then(|()| service.start(args, bait)) {
-        Ok(child) => child,
+    let (mut child, held) = match cleared.and_then(|()| service.start(args, bait)) {
+        Ok(started) => started,
         Err(why) => return Ok(untried(&table, &why)),
     };
     let begun = service.begun(&mut child).await;
@@ -145,7 +148,9 @@ pub(super) async fn run(args: &Args, cells: &Cells, bait: &Bait) -> Result<Vec<P
         Err(why) => untried(&table, &why),
     };
     service.remove(&users).await;
-    if let Err(why) = end(child).await {
+    let ended = end(child).await;
+    drop(held);
+    if let Err(why) = ended {
         probed.push(Probed::new("twin: the service ends", Outcome::Open, why));
     }
     Ok(probed)
@@ -200,7 +205,8 @@ impl Service {
         Ok(())
     }
 
-    fn start(&self, args: &Args, bait: &Bait) -> Result<Child, String> {
+    /// Starts it. Once the other value is gone, it ends by itself.
+    fn start(&self, args: &Args, bait: &Bait) -> Result<(Child, ChildStdin), String> {
         let told = |error: std::io::Error| format!("{}: {error}", self.folder.display());
         owned::make_directory(&self.folder).map_err(told)?;
         let log = self.log();
@@ -228,7 +234,7 @@ impl Service {
             command.arg(flag).arg(place);
         }
         for (flag, value) in [
-            ("--model-api", bait.model_api().to_owned()),
+            ("--model-api", bait.server().url()),
             ("--model", bait.model_name().to_owned()),
             ("--accept-without", args.accept_without.join(",")),
             ("--workspace-size", mib.to_string()),
@@ -240,8 +246,11 @@ impl Service {
         ] {
             command.arg(flag).arg(value);
         }
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).kill_on_drop(true);
-        command.spawn().map_err(told)
+        command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(log).kill_on_drop(true);
+        let mut child = command.spawn().map_err(told)?;
+        // Not the child's: that one lets go of it when it is waited for.
+        let held = child.stdin.take().ok_or("it has no standard input")?;
+        Ok((child, held))
     }
 
     /// Its state.

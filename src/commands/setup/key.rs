@@ -1,0 +1,165 @@
+//! The model's key: asked without being shown, tried, kept in a file of its owner's alone; or the
+//! demo model, which needs none.
+//!
+//! | what the model's side says | what follows |
+//! |---|---|
+//! | it counts the tokens of a word | the key is kept |
+//! | 401, 403 | asked again at a terminal; else it ends |
+//! | another refusal, or nothing | it ends; a key that was kept before stays, with a warning |
+
+use std::io::{IsTerminal, Write as _};
+use std::path::PathBuf;
+
+use super::answers::Answers;
+use super::{Args, Done, Step};
+use crate::commands::serve::model::{DEMO, MODEL, MODEL_API};
+use crate::commands::{Failure, block_on, complain, read_key};
+use crate::core::problem::{ExitStatus, chain};
+use crate::gateway::check::{KeyAnswer, check_key};
+use crate::gateway::key::{ApiKey, KEY_BYTES};
+use crate::gateway::upstream::Upstream;
+use crate::host::{owned, paths, terminal};
+
+/// So many keys that are none, and it gives up.
+const TRIES: usize = 3;
+
+/// Where it is kept.
+pub(super) fn file() -> PathBuf {
+    paths::config().join("key")
+}
+
+/// At a terminal: a key where none is known, or the demo model.
+///
+/// # Errors
+/// When nothing that was typed is a key that the model's side takes.
+pub(super) fn ask(answers: &mut Answers, args: &Args) -> Result<Option<ApiKey>, Failure> {
+    if answers.is_demo() || args.api_key_file.is_some() || owned::exists(&file()) {
+        return Ok(None);
+    }
+    eprintln!(
+        "\nThe key of the model's API. It is not shown, and kept in {} for you alone. Without one \
+         the demo model answers, which repeats what you say.",
+        file().display()
+    );
+    for _ in 0..TRIES {
+        eprint!("key [the demo model]: ");
+        std::io::stderr().flush().ok();
+        let line = terminal::unseen_line();
+        let line = line.map_err(|error| Failure::of(ExitStatus::Cancelled, &error))?;
+        if line.is_empty() {
+            answers.model_api = Some(DEMO.to_owned());
+            return Ok(None);
+        }
+        match ApiKey::parse(line.as_bytes()) {
+            Ok(key) => match check(answers, &key) {
+                Ok(_) => return Ok(Some(key)),
+                Err(Refusal::Key(failure)) => complain(&failure.message, failure.hint.as_deref()),
+                Err(Refusal::Other(failure)) => return Err(failure),
+            },
+            Err(error) => complain(&format!("what was typed {error}"), None),
+        }
+    }
+    let message = format!("none of {TRIES} keys is taken");
+    Err(Failure::new(ExitStatus::Config, message).hint("begin with --demo, and come back"))
+}
+
+/// Has the key in its file, tried; or none, for the demo model. `typed`: one that was tried.
+///
+/// # Errors
+/// When there is none, or it is not taken.
+pub(super) fn keep(answers: &mut Answers, args: &Args, typed: Option<ApiKey>) -> Step {
+    if answers.is_demo() {
+        let done = "none: the demo model answers, which repeats what you say".to_owned();
+        let had_key = std::mem::replace(&mut answers.has_key, false);
+        return Ok(if had_key { Done::Now(done) } else { Done::Already(done) });
+    }
+    let file = file();
+    let (key, said) = match (&args.api_key_file, typed) {
+        (_, Some(key)) => (key, "it is taken"),
+        (Some(from), None) => {
+            let key = read_key(from, None)?;
+            let said = check(answers, &key).map_err(Refusal::into_failure)?;
+            (key, said)
+        }
+        (None, None) if owned::exists(&file) => {
+            let key = read_key(&file, None)?;
+            answers.has_key = true;
+            return Ok(match check(answers, &key) {
+                Ok(said) => Done::Already(format!("{said}; in {}", file.display())),
+                Err(Refusal::Key(failure)) => return Err(failure),
+                Err(Refusal::Other(failure)) => {
+                    let what = format!("in {}, and not tried now", file.display());
+                    Done::Not(what, failure.message)
+                }
+            });
+        }
+        (None, None) => {
+            let message = "there is no key yet";
+            return Err(Failure::new(ExitStatus::Config, message)
+                .hint("name its file, --api-key-file FILE, or try without one: --demo"));
+        }
+    };
+    answers.has_key = true;
+    let done = format!("{said}; in {}", file.display());
+    let is_kept = key.write(|text| {
+        owned::secret(&file, KEY_BYTES, None).is_ok_and(|old| old == text.as_bytes())
+    });
+    if is_kept {
+        return Ok(Done::Already(done));
+    }
+    let failed = |error: std::io::Error| {
+        Failure::new(ExitStatus::Config, format!("{}: {error}", file.display()))
+    };
+    owned::make_directory(&paths::config()).map_err(failed)?;
+    key.write(|text| owned::put(&file, text)).map_err(failed)?;
+    Ok(Done::Now(done))
+}
+
+/// Why a key was not seen to be taken.
+enum Refusal {
+    /// The key is why.
+    Key(Failure),
+    /// Something else is.
+    Other(Failure),
+}
+
+impl Refusal {
+    fn into_failure(self) -> Failure {
+        match self {
+            Self::Key(failure) | Self::Other(failure) => failure,
+        }
+    }
+}
+
+/// Asks the model's side for what costs nothing.
+fn check(answers: &Answers, key: &ApiKey) -> Result<&'static str, Refusal> {
+    let url = answers.model_api.as_deref().unwrap_or(MODEL_API);
+    let model = answers.model.as_deref().unwrap_or(MODEL);
+    let upstream = Upstream::parse(url).map_err(|error| {
+        Refusal::Other(Failure::of(ExitStatus::Usage, &error).hint("--model-api https://HOST"))
+    })?;
+    let said = block_on(async { Ok(check_key(&upstream, key, model).await) });
+    match said.map_err(Refusal::Other)? {
+        Ok(KeyAnswer::Taken) => Ok("it is taken"),
+        Ok(KeyAnswer::Refused(status @ (401 | 403))) => {
+            let message = format!("{url} does not take the key (status {status})");
+            let failure = Failure::new(ExitStatus::Config, message);
+            Err(Refusal::Key(failure.hint("is it whole, and still valid?")))
+        }
+        Ok(KeyAnswer::Refused(status)) => {
+            let message = format!("{url} does not count tokens for {model} (status {status})");
+            let failure = Failure::new(ExitStatus::Unavailable, message);
+            Err(Refusal::Other(failure.hint("--model MODEL, --model-api URL; or try again later")))
+        }
+        Err(error) => {
+            let message = format!("{url}: {}", chain(&error));
+            let failure = Failure::new(ExitStatus::Unavailable, message);
+            Err(Refusal::Other(failure.hint("is this machine online? begin with --demo")))
+        }
+    }
+}
+
+/// Whether there is somebody to ask.
+pub(super) fn is_asked(args: &Args) -> bool {
+    !args.yes && std::io::stdin().is_terminal() && std::io::stderr().is_terminal()
+}

@@ -1,0 +1,365 @@
+# shellcheck shell=bash
+# What the package promises, seen on a real machine: to be sourced by inside.sh. alice has NoClaw
+# from setup on, bob from the moment on in which an administrator sets it up for him; nobody of them
+# is ever logged in.
+#
+#   move_in     the administrator installs it; alice sets it up
+#   be_at_home  sockets, other users, doctor, restarts, the watchdog, crashes, the journal
+#   come_back   after a restart of the machine
+#   move_out    an upgrade in the middle of a run; removal and purge
+
+deb=/noclaw-vm/noclaw.deb
+later=/noclaw-vm/later.deb
+image=/noclaw-vm/image.tar # the file that an owner would bring
+kept=/noclaw-vm/kept       # what is to be the same after a restart of the machine
+
+# --- Words ----------------------------------------------------------------------------------------
+
+unit() { # USER VERB…
+    local user=$1
+    shift
+    as "$user" systemctl --user "$@"
+}
+
+property() { unit "$1" show --value --property="$2" "${3:-noclaw.service}"; } # USER NAME [UNIT]
+
+is() { # USER STATE [UNIT]: what systemd calls it
+    [ "$(property "$1" ActiveState "${3:-noclaw.service}")" = "$2" ]
+}
+
+# Answers on the user's own socket, as curl's status: 000 when nobody answered.
+status_of() { # USER SOCKET-OF PATH [OPTION…]
+    local socket user=$1 path=$3
+    socket=$(runtime "$2")/noclaw/noclaw.sock
+    shift 3
+    as "$user" curl -s -m 100 -o /dev/null -w '%{http_code}' --unix-socket "$socket" "$@" \
+        "http://noclaw$path"
+}
+
+# What is said, with the time of each line; it is shown as it comes, too.
+timed() {
+    local line begun=$SECONDS
+    while IFS= read -r line; do
+        printf '%4d  %s\n' $((SECONDS - begun)) "$line" | tee /dev/stderr
+    done
+}
+
+# Has a message answered with these words. Refused for now, it is sent again (as in sender below).
+answered() { # EXPECTED USER MESSAGE…
+    local expected=$1 user=$2 said status
+    shift 2
+    for _ in {1..10}; do
+        status=0
+        said=$(as "$user" noclaw send "$@") || status=$?
+        echo "$said"
+        [[ $status = @(69|75) ]] || break
+    done
+    [ $status = 0 ] && [ "$said" = "$expected" ]
+}
+
+states_of() { as "$1" noclaw run list --json | sed -n 's/^ *"status": "\(.*\)",*$/\1/p'; } # USER
+
+# Names of the runs that have come to no end.
+open_runs() { states_of "$1" | grep -vx 'answered\|failed\|timed_out\|cancelled'; } # USER
+
+containers() { as "$1" podman ps --all --quiet; } # USER
+
+drop_in() { # USER NAME LINE…
+    local folder
+    folder=$(home "$1")/.config/systemd/user/noclaw.service.d
+    as "$1" mkdir -p "$folder"
+    printf '%s\n' '[Service]' "${@:3}" | as "$1" tee "$folder/$2.conf" >/dev/null
+    unit "$1" daemon-reload
+}
+
+# --- Moving in ------------------------------------------------------------------------------------
+
+installed() { DEBIAN_FRONTEND=noninteractive apt-get install --yes -qq -o Dpkg::Use-Pty=0 "$deb" </dev/null; }
+
+# Nothing listens before its owner has said so.
+off_at_first() {
+    ! unit alice is-enabled --quiet noclaw.socket && is alice inactive noclaw.socket &&
+        is alice inactive
+}
+
+units_are_clean() {
+    local said units=(/usr/lib/systemd/user/noclaw*.{service,socket})
+    said=$(as alice systemd-analyze verify --user --man=no "${units[@]}" 2>&1)
+    echo "$said"
+    as alice systemd-analyze --user security --threshold=20 noclaw.service | tail -n 1 &&
+        [ -z "$said" ]
+}
+
+set_up() {
+    local said status=0
+    cat /dev/vdc >"$image" && chmod 644 "$image"
+    said=$(as alice noclaw setup --yes --demo --image "$image" 2>&1 | timed) || status=$?
+    [ $status = 0 ] && grep -q ' You said: hello$' <<<"$said"
+}
+
+# Everything that a second setup could change.
+marks() {
+    find "$(home alice)/.config" "$(home alice)/.local/state/noclaw" -type f \
+        ! -name 'noclaw.db*' ! -name '*.jsonl' -printf '%p %T@ %i\n' | sort
+    property alice InvocationID
+    property alice InvocationID noclaw.socket
+    as alice noclaw image status --json
+}
+
+set_up_again() {
+    local said before status=0
+    before=$(marks)
+    said=$(as alice noclaw setup --yes --demo --image "$image" 2>&1) || status=$?
+    echo "$said"
+    [ $status = 0 ] && ! grep -q '^[a-z]* *done ' <<<"$said" &&
+        diff <(echo "$before") <(marks)
+}
+
+move_in() {
+    step "apt installs the package" installed
+    step "nothing is on at first" off_at_first
+    step "the units are clean" units_are_clean
+    step "setup ends with a reply" set_up
+}
+
+# --- At home --------------------------------------------------------------------------------------
+
+started_by_a_connection() {
+    unit alice stop noclaw.service
+    is alice inactive && is alice active noclaw.socket || return 1
+    answered "You said: good morning" alice "good morning" || return 1
+    unit alice status --no-pager --lines=0 noclaw.service
+    is alice active && [[ $(property alice TriggeredBy) = *noclaw.socket* ]] &&
+        [[ $(property alice StatusText) = "ready; "* ]]
+}
+
+# Over TCP only once it is turned on, and then with a token only.
+tcp_asks_for_a_token() {
+    local url=http://127.0.0.1:7867 token without with closed=0
+    as alice curl -s -m 10 -o /dev/null "$url/healthz" || closed=$?
+    [ $closed = 7 ] || { echo "something listens already: $closed" && return 1; }
+    unit alice stop noclaw.service
+    unit alice enable --quiet --now noclaw-http.socket || return 1
+    token=$(as alice noclaw token create) || return 1
+    without=$(as alice curl -s -m 100 -o /dev/null -w '%{http_code}' "$url/v1/runs")
+    with=$(as alice curl -s -m 100 -H "Authorization: Bearer $token" \
+        -H 'Content-Type: application/json' -d '{"message":"by TCP"}' "$url/webhook")
+    echo "without a token: $without; with one: $with"
+    [ "$without" = 401 ] && [[ $with = *"You said: by TCP"* ]]
+}
+
+# bob has no way to alice's socket; root has, and is told that he is not alice.
+the_socket_is_hers() {
+    local own bob root
+    own=$(status_of alice alice /v1/runs)
+    bob=$(status_of bob alice /v1/runs)
+    root=$(curl -s -m 20 -o /dev/null -w '%{http_code}' \
+        --unix-socket "$(runtime alice)/noclaw/noclaw.sock" http://noclaw/v1/runs)
+    echo "alice $own, bob $bob, root $root"
+    [ "$own" = 200 ] && [ "$bob" = 000 ] && [[ $root = 40[13] ]]
+}
+
+# An administrator sets it up for a user who has never logged in.
+bob_has_his_own() {
+    local said status=0
+    said=$(noclaw setup --user bob --yes --demo --image "$image" 2>&1 | timed) || status=$?
+    [ $status = 0 ] && grep -q ' You said: hello$' <<<"$said" &&
+        ! as bob noclaw history | grep -q 'by TCP'
+}
+
+# What is no `ok` must say what to do; with the demo model there is no key to find.
+doctor() {
+    local said status=0
+    said=$(as alice noclaw doctor) || status=$?
+    echo "$said"
+    [ $status = 0 ] && ! grep -q '^FAIL' <<<"$said" &&
+        [ "$(grep -c '^warn' <<<"$said")" = "$(grep -c '^ *hint: ' <<<"$said")" ]
+}
+
+# Has a message accepted; prints curl's status of each try. One that is refused for now, as by an
+# emulated Podman that takes longer to answer than a message waits, is sent again, as clients do.
+sender() { # NUMBER
+    local said
+    for _ in {1..10}; do
+        said=$(status_of alice alice '/webhook?wait=60' -H 'Content-Type: application/json' \
+            -H "Idempotency-Key: $1" \
+            -d "{\"message\":\"sender $1\",\"conversation\":\"c$(($1 % 2))\"}")
+        echo "$said"
+        [ "$said" = 503 ] || return 0
+    done
+}
+
+# Twenty that send at once, while the service is started anew in the midst of them. No connection is
+# refused or broken off, and what was accepted comes to an end.
+restarted_among_senders() {
+    local number codes=/noclaw-vm/codes before senders=()
+    before=$(property alice InvocationID)
+    rm -f "$codes"
+    for number in {1..20}; do
+        sender "$number" >>"$codes" &
+        senders+=($!)
+    done
+    until_true 60 some_run_is running && unit alice restart noclaw.service
+    wait "${senders[@]}"
+    sort "$codes" | uniq -c
+    [ "$(grep -cx '20[02]' "$codes")" = 20 ] && ! grep -vqx '20[02]\|503' "$codes" || return 1
+    until_true 200 none_is_open alice || { open_runs alice && return 1; }
+    for number in {1..20}; do
+        as alice noclaw history --json --limit 50 --conversation "c$((number % 2))" |
+            grep -q "\"sender $number\"" || { echo "sender $number is lost" && return 1; }
+    done
+    [ "$before" != "$(property alice InvocationID)" ]
+}
+
+some_run_is() { states_of alice | grep -qx "$1"; }
+none_is_open() { [ -z "$(open_runs "$1")" ]; }
+
+# A service that stands still is ended and started again by systemd's watchdog.
+the_watchdog_sees_it() {
+    local pid
+    pid=$(property alice MainPID)
+    kill -STOP "$pid" && until_true 90 another_pid "$pid" || return 1
+    answered "You said: still there?" alice "still there?" &&
+        [ "$(property alice NRestarts)" -ge 1 ]
+}
+
+another_pid() { # PID
+    local now
+    now=$(property alice MainPID)
+    [ "$now" != 0 ] && [ "$now" != "$1" ]
+}
+
+# bob's service cannot start: others can write his instructions. This goes on beside other steps.
+break_bobs() {
+    as bob touch .config/noclaw/instructions.md
+    as bob chmod 666 .config/noclaw/instructions.md
+    unit bob stop noclaw.service
+    as bob curl -s -m 1 --unix-socket "$(runtime bob)/noclaw/noclaw.sock" http://noclaw/ || true
+    (
+        until_true 600 crashed_often
+        as bob chmod 600 .config/noclaw/instructions.md
+    ) >/dev/null 2>&1 &
+    repair=$!
+}
+
+crashed_often() { [ "$(property bob NRestarts)" -ge 40 ]; }
+
+forty_crashes_are_told_once() {
+    local told
+    wait "$repair"
+    crashed_often || { echo "only $(property bob NRestarts) crashes" && return 1; }
+    answered "You said: again" bob "again" || return 1
+    told=$(journalctl --quiet --output=cat _UID="$(id -u bob)" MESSAGE_ID="$notice" | tee /dev/stderr |
+        grep -c .)
+    echo "$(property bob NRestarts) starts, told $told times"
+    [ "$told" = 1 ]
+}
+notice=$(sed -n 's/^-- \([0-9a-f]*\)$/\1/;h;n;/^Subject: .*has failed/{x;p}' \
+    /usr/lib/systemd/catalog/noclaw.catalog 2>/dev/null)
+
+# Nobody is logged in; the journal tells a run's life, by its fields, in the catalog's words.
+the_journal_tells() {
+    local run said
+    ! loginctl list-sessions --no-legend | grep -v ' manager ' || return 1
+    answered "You said: alone" alice alone || return 1
+    run=$(as alice noclaw run list | head -n 1 | cut -d ' ' -f 1)
+    said=$(as alice journalctl --user -x --no-pager "RUN_ID=$run")
+    echo "$said"
+    for word in "A message was accepted for run $run" "Run $run has begun" \
+        "Run $run has ended: answered"; do
+        grep -qF "$word" <<<"$said" || { echo "no word of: $word" && return 1; }
+    done
+    [ "$(as alice noclaw logs --run "$run" | wc -l)" -ge 3 ]
+}
+
+no_container_is_left() {
+    until_true 60 none_is_open alice && [ -z "$(containers alice)$(containers bob)" ]
+}
+
+be_at_home() {
+    step "a second setup changes nothing" set_up_again
+    step "the first connection starts it" started_by_a_connection
+    step "TCP is closed until it is turned on, and asks for a token" tcp_asks_for_a_token
+    step "the socket is its owner's alone" the_socket_is_hers
+    step "another user has a NoClaw of his own" bob_has_his_own
+    break_bobs
+    step "noclaw doctor finds nothing amiss, or explains it" doctor
+    # Twenty at once are more than one user may send; the watchdog's minute is long to wait for.
+    drop_in alice test Environment=NOCLAW_BURST=100 WatchdogSec=15
+    unit alice restart noclaw.service
+    step "restarted among twenty senders" restarted_among_senders
+    step "the watchdog sees a service that stands still" the_watchdog_sees_it
+    step "a message while nobody is logged in; the journal" the_journal_tells
+    step "forty crashes in a row are told once" forty_crashes_are_told_once
+    step "no container is left" no_container_is_left
+    as alice rm .config/systemd/user/noclaw.service.d/test.conf
+    as alice noclaw history --json >"$kept.history"
+    as alice noclaw image status --json >"$kept.image"
+}
+
+# --- Coming back ----------------------------------------------------------------------------------
+
+sockets_are_back() {
+    local socket
+    for socket in noclaw.socket noclaw-http.socket; do
+        until_true 60 is alice active $socket || { echo "no $socket" && return 1; }
+    done
+    is alice inactive
+}
+
+history_is_there() {
+    diff "$kept.history" <(as alice noclaw history --json) &&
+        answered "You said: back" alice back
+}
+
+come_back() {
+    step "no container is left after a restart" no_container_is_left_yet
+    step "the sockets are back, the service waits" sockets_are_back
+    step "the history is there, a message is answered" history_is_there
+}
+
+no_container_is_left_yet() { [ -z "$(containers alice)$(containers bob)" ]; }
+
+# --- Moving out -----------------------------------------------------------------------------------
+
+# The run that is going on has its time, and its sender its reply; the image stays.
+upgraded() {
+    local before after said=/noclaw-vm/said sender status=0
+    before=$(property alice InvocationID)
+    as alice noclaw send '!sleep 10' >"$said" 2>&1 &
+    sender=$!
+    until_true 100 some_run_is running || return 1
+    DEBIAN_FRONTEND=noninteractive apt-get install --yes -qq -o Dpkg::Use-Pty=0 "$later" </dev/null || return 1
+    dpkg-query --show noclaw
+    wait "$sender" || status=$?
+    echo "the sender got, with status $status: $(<"$said")"
+    [ $status = 0 ] || return 1
+    answered "You said: after" alice after || return 1
+    after=$(property alice InvocationID)
+    until_true 60 none_is_open alice && [ "$before" != "$after" ] &&
+        diff "$kept.image" <(as alice noclaw image status --json)
+}
+
+removed() {
+    DEBIAN_FRONTEND=noninteractive apt-get remove --yes --quiet noclaw </dev/null || return 1
+    until_true 60 nothing_runs || { pgrep -a noclaw && return 1; }
+    [ -z "$(containers alice)$(containers bob)" ] && is alice inactive noclaw.socket &&
+        is bob inactive noclaw.socket && [ ! -S "$(runtime alice)/noclaw/noclaw.sock" ] &&
+        [ -z "$(ls /usr/lib/systemd/user/noclaw* 2>/dev/null)" ] &&
+        as alice test -e .local/state/noclaw/noclaw.db
+}
+
+nothing_runs() { ! pgrep -x 'noclaw|noclaw-cell' >/dev/null; }
+
+purged() {
+    local said
+    said=$(DEBIAN_FRONTEND=noninteractive apt-get purge --yes --quiet noclaw </dev/null 2>&1)
+    echo "$said"
+    [[ $said = *"rm -r ~/.local/state/noclaw"* ]] && ! dpkg-query --status noclaw 2>/dev/null
+}
+
+move_out() {
+    step "an upgrade in the middle of a run" upgraded
+    step "removal ends everything, and leaves what is the users'" removed
+    step "purge says what stays" purged
+}
