@@ -249,13 +249,17 @@ forty_crashes_are_told_once() {
     wait "$repair"
     crashed_often || { echo "only $(property bob NRestarts) crashes" && return 1; }
     answered "You said: again" bob "again" || return 1
-    told=$(journalctl --quiet --output=cat _UID="$(id -u bob)" MESSAGE_ID="$notice" | tee /dev/stderr |
-        grep -c .)
+    told=$(journalctl --quiet --output=cat _UID="$(id -u bob)" MESSAGE_ID="$(notice)" |
+        tee /dev/stderr | grep -c .)
     echo "$(property bob NRestarts) starts, told $told times"
     [ "$told" = 1 ]
 }
-notice=$(sed -n 's/^-- \([0-9a-f]*\)$/\1/;h;n;/^Subject: .*has failed/{x;p}' \
-    /usr/lib/systemd/catalog/noclaw.catalog 2>/dev/null)
+
+# The message id of a notice, by its text in the catalog.
+notice() {
+    grep -B 1 '^Subject: @USER_UNIT@ has failed' /usr/lib/systemd/catalog/noclaw.catalog |
+        sed -n 's/^-- //p'
+}
 
 # Nobody is logged in; the journal tells a run's life, by its fields, in the catalog's words.
 the_journal_tells() {

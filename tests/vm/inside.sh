@@ -74,12 +74,14 @@ delegated() {
     done
 }
 
-# Every controller is there: no probe may say that it tested nothing, but what nobody waited for.
+# Every controller is there: no probe may say that it tested nothing. What acts only later is waited
+# for where that takes minutes; emulated it would be many.
 escape() {
-    local said status=0
-    said=$(as alice noclaw doctor --escape 2>&1) || status=$?
+    local said status=0 patience=()
+    [ "$slowness" != 1 ] || patience=(--patient)
+    said=$(as alice noclaw doctor --escape "${patience[@]}" 2>&1) || status=$?
     echo "$said"
-    [ $status = 0 ] && ! grep '^not tested' <<<"$said" | grep -v 'only later'
+    [ $status = 0 ] && ! grep '^not tested' <<<"$said" | grep -v -e '--patient waits$'
 }
 
 # --- Tests of the checkout's own ------------------------------------------------------------------

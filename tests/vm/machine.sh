@@ -35,6 +35,8 @@ packages=(
     catatonit ca-certificates tzdata
     curl procps                                          # what the tests use
 )
+# Debian 12's passt is older than the package asks for.
+[ "$release" != bookworm ] || packages+=(slirp4netns)
 time_limit=1500 # seconds for a boot; an emulated machine on a busy host took 900
 memory=6144     # MiB: two cells, as on a common machine
 size=16G        # of its disk, sparse
