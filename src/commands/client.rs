@@ -27,8 +27,8 @@ const KEY: &str = "idempotency-key";
 /// How long an answer may take to begin. A request waits 50 s at most; a service that is started
 /// anew ends its runs first, while systemd keeps the connection.
 const SILENCE: Duration = Duration::from_secs(if cfg!(test) { 1 } else { 100 });
-/// How long the service may take for what needs no cell; its first start is in it.
-const PATIENCE: Duration = Duration::from_secs(30);
+/// The same for what needs no cell; the service's first start is in it.
+pub const QUICK: Duration = Duration::from_secs(30);
 
 /// Where the service is.
 #[derive(Debug, Clone, clap::Args)]
@@ -90,18 +90,9 @@ impl Client {
         self.socket == paths::socket()
     }
 
-    /// Waits for an answer, and not for ever: systemd keeps the socket open, also while the service
-    /// fails as often as it begins.
-    pub async fn in_time<T>(
-        &self,
-        asked: impl Future<Output = Result<T, Miss>>,
-    ) -> Result<T, Miss> {
-        timeout(PATIENCE, asked).await.unwrap_or_else(|_| {
-            let (socket, most) = (self.socket.display(), PATIENCE.as_secs());
-            let message = format!("the service at {socket} has not answered within {most} s");
-            let hint = "noclaw logs -n 50, or `systemctl --user status noclaw`";
-            Err(Miss::Lost(Failure::new(ExitStatus::Unavailable, message).hint(hint)))
-        })
+    /// The same client, whose answers may take this long to begin.
+    pub fn within(&self, silence: Duration) -> Self {
+        Self { silence, ..self.clone() }
     }
 
     /// Asks for something.
@@ -205,14 +196,14 @@ impl Client {
         Ok(response)
     }
 
-    /// Somebody has the connection, and says nothing. That may be systemd, with a service that it
-    /// starts in vain.
+    /// Somebody has the connection, and says nothing. That may be systemd, which keeps the socket
+    /// open also while the service fails as often as it begins.
     fn silent(&self) -> Miss {
         let (socket, seconds) = (self.socket.display(), self.silence.as_secs());
-        let message = format!("the service at {socket} has not answered for {seconds} s");
+        let message = format!("the service at {socket} has not answered within {seconds} s");
         Miss::Refused(
             Failure::new(ExitStatus::Unavailable, message)
-                .hint("does it start? systemctl --user status noclaw, noclaw logs"),
+                .hint("does it start? `systemctl --user status noclaw`, noclaw logs -n 50"),
         )
     }
 }
@@ -246,7 +237,7 @@ mod tests {
         let said = Client::at(socket, SILENCE).get("/healthz").await.err().map(Failure::from);
         let said = said.map(|failure| (failure.message, failure.hint.unwrap_or_default()));
         let (message, hint) = said.unwrap_or_default();
-        assert!(message.ends_with("has not answered for 1 s"), "{message}");
+        assert!(message.ends_with("has not answered within 1 s"), "{message}");
         assert!(hint.contains("systemctl --user status"), "{hint}");
         Ok(())
     }

@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use jiff::Timestamp;
 
-use super::client::{Client, Miss};
+use super::client::{Client, Miss, QUICK};
 use super::halt::since;
 use super::{Ended, all_printed, block_on, local, notice, print, print_json};
 use crate::channels::news::{FullView, NewsView, SeenBody, ToldView};
@@ -29,7 +29,7 @@ pub fn run(args: &Args) -> Ended {
         notice::show(&args.client);
     }
     block_on(async {
-        let news = match args.client.in_time(args.client.get("/v1/news")).await {
+        let news = match args.client.within(QUICK).get("/v1/news").await {
             Ok(answer) => answer.json::<NewsView>()?,
             Err(Miss::Absent(mut failure)) => {
                 let hint = failure.hint.take().unwrap_or_default();

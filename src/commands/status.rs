@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use noclaw_cell::preflight::Landlock;
 
-use super::client::Client;
+use super::client::{Client, QUICK};
 use super::{Ended, block_on, notice, print, print_json};
 use crate::channels::health::Status;
 use crate::core::ids::UnitName;
@@ -35,8 +35,8 @@ pub fn run(args: &Args) -> Ended {
     if !args.json {
         notice::show(&args.client);
     }
-    let asked = args.client.in_time(args.client.get("/v1/status"));
-    let status: Status = block_on(async { asked.await?.json() })?;
+    let client = args.client.within(QUICK);
+    let status: Status = block_on(async { client.get("/v1/status").await?.json() })?;
     if args.json {
         let failures = notice::going_on(&args.client).into_iter().collect();
         print_json(&Told { status: &status, failures });

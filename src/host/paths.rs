@@ -45,6 +45,11 @@ pub fn config() -> PathBuf {
     base("XDG_CONFIG_HOME", ".config").join("noclaw")
 }
 
+/// What the image was made of, to be made again sooner.
+pub fn cache() -> PathBuf {
+    base("XDG_CACHE_HOME", ".cache").join("noclaw")
+}
+
 /// The owner's own units, and what they add to others.
 pub fn user_units() -> PathBuf {
     base("XDG_CONFIG_HOME", ".config").join("systemd/user")

@@ -175,6 +175,7 @@ pub(super) fn what_stays() -> Result<Vec<(&'static str, String)>, Failure> {
     };
     file("messages, workspaces, transcripts", paths::state(), "rm -r");
     file("your settings, and the key", paths::config(), "rm -r");
+    file("what the image was made of", paths::cache(), "rm -r");
     let storage = storage_conf();
     if owned::read(&storage, STORAGE.len()).is_ok_and(|text| text == STORAGE.as_bytes()) {
         file("how Podman stores, for all it has", storage, "rm");

@@ -5,7 +5,6 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use jiff::tz::TimeZone;
-use tokio::time::timeout;
 
 use super::machine::{SERVICE, SOCKET, is};
 use super::{Done, Step};
@@ -75,20 +74,20 @@ pub(super) fn zone(answer: Option<&Zone>) -> Step {
     };
     let body = ChangeBody { time_zone: Some(zone.0.clone()) };
     let path = format!("/v1/users/{}", owner()?);
-    in_time(async { Ok(client().patch(&path, &body).await?) })?;
+    ask(async { Ok(client().patch(&path, &body).await?) })?;
     Ok(Done::Now(zone.to_string()))
 }
 
 /// Whether a message of the owner's was ever answered.
 pub(super) fn was_answered() -> Result<bool, Failure> {
     let path = format!("/v1/runs?user={}&status=answered&limit=1", owner()?);
-    let list: RunList = in_time(async { client().get(&path).await?.json() })?;
+    let list: RunList = ask(async { client().get(&path).await?.json() })?;
     Ok(!list.runs.is_empty())
 }
 
 fn user() -> Result<UserView, Failure> {
     let path = format!("/v1/users/{}", owner()?);
-    in_time(async { client().get(&path).await?.json() })
+    ask(async { client().get(&path).await?.json() })
 }
 
 fn owner() -> Result<String, Failure> {
@@ -97,28 +96,25 @@ fn owner() -> Result<String, Failure> {
 }
 
 fn client() -> Client {
-    Client::usual()
+    Client::usual().within(PATIENCE)
 }
 
-fn in_time<T>(asked: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
-    let hint = "noclaw logs -n 50; systemctl --user status noclaw";
-    let slow = || {
-        let message = format!("the service has not answered within {} s", PATIENCE.as_secs());
-        Failure::new(ExitStatus::Unavailable, message).hint(hint)
-    };
+/// Asks the service, unless it fails in a row meanwhile: its socket stays open, so that one would
+/// wait in vain.
+fn ask<T>(asked: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
     block_on(async {
         tokio::select! {
-            answered = timeout(PATIENCE, asked) => answered.map_err(|_| slow())?,
+            answered = asked => answered,
             why = fails() => {
                 let message = format!("the service fails as often as it begins: {why}");
-                Err(Failure::new(ExitStatus::Unavailable, message).hint(hint))
+                Err(Failure::new(ExitStatus::Unavailable, message)
+                    .hint("noclaw logs -n 50; systemctl --user status noclaw"))
             }
         }
     })
 }
 
-/// Why the service fails, once it has failed some times from now on: the socket stays open, so that
-/// a request would wait.
+/// Why the service fails, once it has failed some times from now on.
 async fn fails() -> String {
     let Ok(unit) = SERVICE.parse() else { return std::future::pending().await };
     let begin = machine::now();
