@@ -22,13 +22,15 @@ fail() { # STATUS MESSAGE HINT
 
 # A program names its own code, and by the same names wherever it was built: it tells no folder of
 # this machine. Cargo takes flags by way of its environment; where crates are, it knows once it has them.
+# C code is told one date always: with a package's, each commit would build it anew.
 build() { # FLAGS CARGO-ARGS…
     local crates=${CARGO_HOME:-$HOME/.cargo}/registry/src flags each
     cargo fetch --quiet --target "$triple"
     read -ra flags <<<"${RUSTFLAGS:-} $1"
     flags+=("--remap-path-prefix=$checkout=noclaw")
     for each in "$crates"/*/; do flags+=("--remap-path-prefix=${each%/}=crates"); done
-    CARGO_ENCODED_RUSTFLAGS=$(IFS=$'\x1f' && echo "${flags[*]}") cargo build --release "${@:2}" >&2
+    CARGO_ENCODED_RUSTFLAGS=$(IFS=$'\x1f' && echo "${flags[*]}") SOURCE_DATE_EPOCH=0 \
+        cargo build --release "${@:2}" >&2
 }
 
 build_release() { build '' --bin noclaw; }
