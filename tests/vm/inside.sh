@@ -40,12 +40,14 @@ step() { # NAME CMD…
     fi
 }
 
+# Emulated, who looks often takes the only processor from what he waits for.
 until_true() { # SECONDS CMD…
-    local deadline=$((SECONDS + $1))
+    local deadline=$((SECONDS + $1)) pause=0.1
+    [ "$slowness" = 1 ] || pause=2
     shift
     until "$@"; do
         [ $SECONDS -lt "$deadline" ] || return 1
-        sleep 0.1
+        sleep $pause
     done
 }
 

@@ -103,11 +103,11 @@ UNIT
 # Sets $base. In a user's namespace its files belong to the users of the new system.
 make_base() {
     local as_root=() mode=root work
-    base=$vm/base-$({ declare -p release packages size && declare -f furnish make_base; } |
+    base=$vm/$release-$({ declare -p release packages size && declare -f furnish make_base; } |
         sha256sum | cut -c1-16)
     [ ! -e "$base.disk" ] || return 0
     say "vm: making the base of a Debian machine (minutes, once)"
-    rm -rf "$vm"/base-*
+    rm -rf "$vm/$release"-*
     work=$(mktemp -d /var/tmp/noclaw-vm.XXXXXX)
     if [ "$EUID" != 0 ]; then
         as_root=(unshare --map-auto --map-root-user)
