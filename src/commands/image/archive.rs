@@ -59,7 +59,7 @@ pub(super) fn save(args: &Save) -> Ended {
         };
         written.map_err(|error| unsaved(&args.file, &error))
     })?;
-    eprintln!("saved: agent {}, {} MB", image.agent, image.size / 1_000_000);
+    eprintln!("saved: agent {}", image.agent);
     Ok(ExitStatus::Ok)
 }
 
@@ -106,7 +106,7 @@ pub(super) fn load(args: &Load) -> Ended {
         let loaded = image::load(&cells, archive).await;
         loaded.map_err(|error| unloaded(&error))
     })?;
-    eprintln!("loaded: agent {}, {} MB", image.agent, image.size / 1_000_000);
+    eprintln!("loaded: agent {}", image.agent);
     promote(&cells, &args.test)
 }
 
