@@ -170,7 +170,7 @@ impl Assistant {
 
         let measured = timeout(PREFLIGHT_TIME, door.preflight()).await;
         let (preflight, verdict) = measured.map_err(|_| Trouble::NoDoor)??;
-        self.judge(run, &prepared.plan, &preflight).await?;
+        self.judge(run, cell, &prepared.plan, &preflight).await?;
         verdict.go();
         watch.mark(Step::Preflight);
         current

@@ -71,6 +71,20 @@ fn a_cell_can_write_only_where_it_may() -> Result {
     Ok(())
 }
 
+/// Some package has a script below `/etc` that everybody may run, by its mode and its mount.
+#[test]
+fn what_landlock_refuses_alone_is_refused() -> Result {
+    let house = House::start(&[])?;
+    let said = shell(
+        &house,
+        "script=$(find /etc -type f -perm -o+x 2>/dev/null | head -n 1); [ -n \"$script\" ] && echo there; \
+        \"$script\" 2>/dev/null; echo $?; cp /bin/true /tmp/own && /tmp/own; echo $?; \
+        touch /run/x 2>/dev/null; echo $?",
+    )?;
+    assert_eq!(said, "there\n126\n0\n1");
+    Ok(())
+}
+
 #[test]
 fn a_cell_has_tools_and_no_setuid_program() -> Result {
     let house = House::start(&[])?;

@@ -279,8 +279,17 @@ c["mounts"].remove(mount("/sys"))
 bind("/sys", "/sys", "rbind", "ro")
 "#;
 
+/// The host's processes in sight. (No `/proc` of its own can be mounted then.)
+const HOST_PROCESSES: &str = r#"
+l = c["linux"]
+l["namespaces"] = [n for n in l["namespaces"] if n["type"] != "pid"]
+c["mounts"].remove(mount("/proc"))
+bind("/proc", "/proc", "rbind", "ro", "nosuid", "nodev", "noexec")
+l["maskedPaths"] = []; l["readonlyPaths"] = []
+"#;
+
 /// An edit, and what the run's error must say.
-const BREAKS: [(&str, &str); 17] = [
+const BREAKS: [(&str, &str); 25] = [
     // With our filter the runtime itself cannot do without.
     (r#"c["process"]["noNewPrivileges"] = False"#, "Podman failed to init the container"),
     (
@@ -293,6 +302,21 @@ const BREAKS: [(&str, &str); 17] = [
     (
         r#"c["process"]["capabilities"] = {"bounding": ["CAP_KILL"]}"#,
         "the union of the capability sets",
+    ),
+    (HOST_PROCESSES, "launcher: "),
+    (
+        r#"c["linux"]["namespaces"] = [n for n in c["linux"]["namespaces"] if n["type"] != "ipc"]
+c["mounts"] = [m for m in c["mounts"] if m["type"] != "mqueue"]"#,
+        "the ipc namespace is the service's",
+    ),
+    (
+        r#"c["linux"]["namespaces"] = [n for n in c["linux"]["namespaces"] if n["type"] != "uts"]
+c.pop("hostname", None)"#,
+        "the uts namespace is the service's",
+    ),
+    (
+        r#"c["linux"]["namespaces"] = [n for n in c["linux"]["namespaces"] if n["type"] != "cgroup"]"#,
+        "the cgroup namespace is",
     ),
     (r#"bind("/usr/share", "/srv", "ro")"#, "what is mounted at /srv is"),
     (r#"bind("/usr/share/doc", "/tmp/x", "ro")"#, "what is mounted at /tmp/x is"),
@@ -309,9 +333,27 @@ const BREAKS: [(&str, &str); 17] = [
         "the list of options of the mount /noclaw/noclaw-cell",
     ),
     (r#"c["root"]["readonly"] = False"#, "the mode of the mount / is rw"),
+    (
+        r#"workspace = mount("/workspace")
+for option in ("--bind", workspace["source"]), ("--make-shared",):
+    os.system(" ".join(["mount", *option, workspace["source"]]))
+workspace["options"] = ["bind", "rslave", "rw", "nosuid", "nodev"]
+c["linux"]["rootfsPropagation"] = "rslave""#,
+        "the propagation of the mount /workspace is master:",
+    ),
+    (
+        r#"hosts = mount("/etc/hosts")
+folder = "/var/tmp/noclaw-other/userdata"
+os.makedirs(folder, exist_ok=True)
+open(folder + "/hosts", "w").write("127.0.0.1 localhost")
+hosts["source"] = folder + "/hosts""#,
+        "what is mounted at /etc/hosts is",
+    ),
     (r#"mount("/workspace")["source"] = "/var/tmp""#, "what is mounted at /workspace is device"),
     (r#"mount("/tmp")["options"] = ["size=1g", "mode=1777"]"#, "the mount /tmp"),
     (r#"c["linux"]["readonlyPaths"] = []"#, "what is mounted at /proc/sys is missing"),
+    (r#"c["linux"]["readonlyPaths"] = ["/proc/sys"]"#, "is missing"),
+    (r#"c["linux"]["maskedPaths"] = []"#, "is missing"),
     (r#"c["process"]["rlimits"][0]["hard"] += 1"#, "the limit of"),
     (r#"c["process"]["env"].append("SECRET=1")"#, "the list of variables"),
 ];

@@ -18,7 +18,7 @@ use super::ready::Ready;
 use super::trouble::Trouble;
 use crate::cell::door::Model;
 use crate::cell::start::{Session, StartLine};
-use crate::cell::{TRANSCRIPTS, WORKSPACE};
+use crate::cell::{Cell, TRANSCRIPTS, WORKSPACE};
 use crate::core::ids::{RunId, UserName};
 use crate::core::limits::{
     CELL_OVERDUE, INSTRUCTIONS_BYTES, Limits, MESSAGES_PER_RUN, QUOTA_NOTICE_PERCENT, REPLY_BYTES,
@@ -31,7 +31,7 @@ use crate::core::quota::Space;
 use crate::core::run::Memory;
 use crate::core::timeline::Step;
 use crate::gateway::{Hooks, RunGateway, RunLimits, Scope};
-use crate::host::machine::now;
+use crate::host::machine::{self, now};
 use crate::host::mounts::Guard;
 use crate::host::mounts::open::Opened;
 use crate::host::points;
@@ -205,6 +205,7 @@ impl Assistant {
             memory: limits.cell_memory,
             pids: limits.cell_pids,
             cpu_millis: limits.cell_cpu_millis,
+            host_namespaces: machine::namespaces(),
             rules: Arc::clone(&start.cell),
             seccomp_profile: profile.to_string_lossy().into_owned(),
             environment: job.env.keys().cloned().collect(),
@@ -267,10 +268,11 @@ impl Assistant {
     pub(super) async fn judge(
         &self,
         run: RunId,
+        cell: &Cell,
         plan: &CellPlan,
         preflight: &Preflight,
     ) -> Result<(), Trouble> {
-        let judged = plan.judge(preflight);
+        let judged = plan.judge(cell.id(), preflight);
         let isolation = plan.isolation(preflight, &judged);
         // Our own type, with string keys: it always serializes.
         let measured = serde_json::to_string(preflight).unwrap_or_default();

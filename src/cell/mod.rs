@@ -33,7 +33,7 @@ use self::podman::{Create, LogConfiguration, Mount, Namespace, Podman, PodmanErr
 use self::turn::Turns;
 use crate::core::ids::{InstanceId, RunId};
 use crate::core::limits::{CELL_END, CELL_FSIZE, CELL_NOFILE, CELL_START, IMAGE_FIRST_USE};
-use crate::core::plan::{CPU_PERIOD, CellPlan, Controller};
+use crate::core::plan::{CPU_PERIOD, CellPlan, Controller, PlannedMount};
 use crate::core::preflight::rules::{CellRules, KernelMount};
 
 /// Label: which NoClaw a container belongs to.
@@ -46,6 +46,8 @@ pub const LABEL_USER: &str = "io.noclaw.user";
 pub const WORKSPACE: &str = "/workspace";
 /// Where the conversation's transcripts are in a cell.
 pub const TRANSCRIPTS: &str = "/transcripts";
+
+const PRIVATE: Namespace = Namespace { nsmode: "private", value: "" };
 
 /// Where the owner's folders are in a cell, each by its name. No image needs the places of mounts:
 /// they are made before the root becomes read-only.
@@ -267,6 +269,11 @@ fn base<'a>(image: &'a str, seccomp_profile: &'a str) -> Create<'a> {
         user: "1000:1000",
         userns: Namespace { nsmode: "keep-id", value: "uid=1000,gid=1000" },
         netns: Namespace { nsmode: "none", value: "" },
+        // Else Podman's own settings of this machine decide.
+        pidns: PRIVATE,
+        ipcns: PRIVATE,
+        utsns: PRIVATE,
+        cgroupns: PRIVATE,
         cap_drop: &["all"],
         no_new_privileges: true,
         seccomp_profile_path: seccomp_profile,
@@ -302,9 +309,14 @@ fn mounts(plan: &CellPlan) -> Vec<Mount> {
         kind: "bind",
         source: mount.source.clone(),
         // `bind`, never `rbind`: what the owner mounts below a folder is not part of it.
-        options: options(&[if mount.read_only { "ro" } else { "rw" }, "bind", "nosuid", "nodev"]),
+        // `rprivate`: nor is what is mounted there later.
+        options: options(&[mode(mount), "bind", "rprivate", "nosuid", "nodev"]),
     });
     ours.chain(scratch(&plan.rules)).collect()
+}
+
+const fn mode(mount: &PlannedMount) -> &'static str {
+    if mount.read_only { "ro" } else { "rw" }
 }
 
 /// The file systems of a cell's own, gone with it.

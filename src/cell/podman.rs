@@ -91,6 +91,14 @@ pub struct Create<'a> {
     pub userns: Namespace,
     /// The network: none.
     pub netns: Namespace,
+    /// Processes, and the cell's own of the following.
+    pub pidns: Namespace,
+    /// Shared memory, semaphores, queues.
+    pub ipcns: Namespace,
+    /// The machine's name.
+    pub utsns: Namespace,
+    /// Control groups.
+    pub cgroupns: Namespace,
     /// Capabilities to take away.
     pub cap_drop: &'static [&'static str],
     /// prctl(2) PR_SET_NO_NEW_PRIVS.

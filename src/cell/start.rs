@@ -89,13 +89,15 @@ impl StartLine {
         let cell = |source| InvalidData { file: "data/cell.json", source };
         let profile = Profile::shipped().map_err(filter)?;
         let mut start: Self = serde_json::from_str(LINE).map_err(line)?;
+        let rules_of_all = CellRules::shipped().map_err(cell)?;
         start.confinement = Confinement {
             landlock: serde_json::from_str(RULES).map_err(rules)?,
             seccomp: FILTER.to_owned(),
             fingerprint: profile.fingerprint(),
+            places: rules_of_all.places().map(ToOwned::to_owned).collect(),
         };
         start.profile = profile;
-        start.cell = Arc::new(CellRules::shipped().map_err(cell)?);
+        start.cell = Arc::new(rules_of_all);
         Ok(start)
     }
 

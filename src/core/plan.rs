@@ -1,5 +1,6 @@
 //! What a cell must be. `preflight.rs` compares it with what a cell measured itself to be.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
@@ -76,6 +77,8 @@ pub struct CellPlan {
     pub pids: u64,
     /// CPU time, in thousandths of a CPU.
     pub cpu_millis: u64,
+    /// The namespaces of the service, of which no cell may have one: kind and inode number.
+    pub host_namespaces: BTreeMap<String, u64>,
     /// What may be in any cell, whatever its run.
     pub rules: Arc<CellRules>,
     /// The cell's system call filter: a file that Podman reads.

@@ -8,13 +8,14 @@
 //! | users, groups, no-new-privileges, capabilities | exact | exact |
 //! | the map of users: the cell's is the owner, alone | exact | exact |
 //! | seccomp: mode, and the answer that only our profile gives | the profile's | the second filter's, one filter more |
+//! | namespaces: none is the service's | process 1 | pid 1's |
 //! | interfaces | `lo` alone | `lo` alone |
 //! | mounts of three classes (`preflight/mounts.rs`) | nothing else | nothing else |
 //! | limits of cgroup and process | exact, unless the owner accepted to do without | the same |
 //! | open files | pipes, sockets, events: nothing with a path | three pipes |
 //! | names of the environment | Podman's own, at most | the start line's |
 //! | `/dev` | what the data lists | the same |
-//! | Landlock, ABI 2 at least | | enforced, with every rule |
+//! | Landlock, ABI 2 at least | refuses nothing | enforced, with every rule; refuses a file that only it can |
 
 mod mounts;
 #[cfg(test)]
@@ -24,7 +25,7 @@ mod summary;
 #[cfg(test)]
 mod tests;
 
-use noclaw_cell::preflight::{Capabilities, IdRange, Limits, Measured, Preflight};
+use noclaw_cell::preflight::{Capabilities, IdRange, Limits, Measured, NAMESPACES, Preflight};
 
 use super::limits::{CELL_FSIZE, CELL_NOFILE};
 use super::plan::{CELL_UID, CPU_PERIOD, CellPlan, Controller, LANDLOCK_FLOOR};
@@ -33,6 +34,9 @@ use super::plan::{CELL_UID, CPU_PERIOD, CellPlan, Controller, LANDLOCK_FLOOR};
 pub const FINGERPRINT_ERRNO: i32 = 55;
 /// `ENOSYS`: what the agent's own filter answers, which stands before it.
 pub const SECOND_FILTER_ERRNO: i32 = 38;
+
+/// `EACCES`: what Landlock answers.
+pub const LANDLOCK_ERRNO: i32 = 13;
 
 /// Where a cell falls short of its plan.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -49,21 +53,46 @@ pub struct Shortfall {
 }
 
 impl CellPlan {
-    /// Compares a preflight with this plan.
+    /// Compares the preflight of a container, by its id, with this plan.
     ///
     /// # Errors
     /// The first difference.
-    pub fn judge(&self, preflight: &Preflight) -> Result<(), Shortfall> {
+    pub fn judge(&self, container: &str, preflight: &Preflight) -> Result<(), Shortfall> {
         let Preflight { launcher, agent } = preflight;
         for (process, measured) in [("launcher", launcher), ("agent", agent)] {
             let check = Check { process };
             judge_identity(check, measured)?;
-            mounts::judge(check, self, &measured.mounts)?;
+            self.judge_namespaces(check, launcher, measured)?;
+            mounts::judge(check, Cell { plan: self, container }, measured)?;
             self.judge_limits(check, &measured.limits)?;
             self.judge_devices(check, measured)?;
         }
         self.judge_launcher(launcher)?;
         self.judge_agent(agent, launcher.seccomp_filters)
+    }
+
+    /// None is the service's own, and the agent is in the launcher's.
+    fn judge_namespaces(
+        &self,
+        check: Check,
+        launcher: &Measured,
+        measured: &Measured,
+    ) -> Result<(), Shortfall> {
+        for kind in NAMESPACES {
+            let field = format!("the {kind} namespace");
+            let (found, host) = (measured.namespaces.get(kind), self.host_namespaces.get(kind));
+            let word = |what: &str| match found {
+                Some(inode) => format!("{what} ({inode})"),
+                None => "unknown".to_owned(),
+            };
+            if found.is_none() || host.is_none() || found == host {
+                return check.equal(&field, "the cell's own", word("the service's"));
+            }
+            if found != launcher.namespaces.get(kind) {
+                return check.equal(&field, "the launcher's", word("another"));
+            }
+        }
+        Ok(())
     }
 
     fn judge_limits(&self, check: Check, limits: &Limits) -> Result<(), Shortfall> {
@@ -100,6 +129,8 @@ impl CellPlan {
 
     fn judge_launcher(&self, launcher: &Measured) -> Result<(), Shortfall> {
         let check = Check { process: "launcher" };
+        check.equal("its process id", 1, launcher.pid)?;
+        check.equal("the answer to a file in /run", 0, launcher.landlock_answer)?;
         check.equal(
             "the answer to the filter's fingerprint",
             FINGERPRINT_ERRNO,
@@ -144,8 +175,16 @@ impl CellPlan {
             return check.equal("Landlock's ABI", planned, landlock.abi);
         }
         check.equal("whether Landlock is enforced", true, landlock.floor_enforced)?;
-        check.equal("the number of Landlock rules", self.landlock_rules, landlock.rules)
+        check.equal("the number of Landlock rules", self.landlock_rules, landlock.rules)?;
+        check.equal("Landlock's answer to a file in /run", LANDLOCK_ERRNO, agent.landlock_answer)
     }
+}
+
+/// What is compared: a plan, and the container that Podman has made of it.
+#[derive(Clone, Copy)]
+struct Cell<'a> {
+    plan: &'a CellPlan,
+    container: &'a str,
 }
 
 #[derive(Clone, Copy)]

@@ -1,8 +1,11 @@
 //! What this machine is, who uses it, and what time it is there.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader};
 use std::path::Path;
+
+use noclaw_cell::preflight::NAMESPACES;
 
 use super::owned;
 use crate::core::ids::{InvalidId, UserName};
@@ -55,6 +58,16 @@ pub(super) fn lines(path: &str) -> io::Result<io::Split<BufReader<File>>> {
 pub(super) fn text(path: &str) -> String {
     let bytes = owned::read(Path::new(path), 16 * MIB).unwrap_or_default();
     String::from_utf8_lossy(&bytes).into_owned()
+}
+
+/// The namespaces that this process is in: kind and inode number. One that is missing here could
+/// not be looked at.
+pub fn namespaces() -> BTreeMap<String, u64> {
+    let inode = |kind: &str| {
+        let path = Path::new("/proc/self/ns").join(kind);
+        Some((kind.to_owned(), owned::inode(&path).ok()?))
+    };
+    NAMESPACES.into_iter().filter_map(inode).collect()
 }
 
 /// The login name of the user who runs this, who is the default user.

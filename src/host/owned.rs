@@ -280,6 +280,14 @@ pub fn resolved(path: &Path) -> io::Result<PathBuf> {
     fs::canonicalize(path)
 }
 
+/// The inode number of what a path leads to.
+///
+/// # Errors
+/// The kernel's.
+pub fn inode(path: &Path) -> io::Result<u64> {
+    Ok(fs::metadata(path)?.ino())
+}
+
 /// What is free of the file system that a path is on.
 ///
 /// # Errors

@@ -22,7 +22,7 @@ use noclaw::gateway::key::ApiKey;
 use noclaw::gateway::upstream::Upstream;
 use noclaw::gateway::{Gateway, Hooks, RunLimits, Scope, demo};
 use noclaw::host::mounts::open::Opened;
-use noclaw::host::state;
+use noclaw::host::{machine, state};
 use noclaw_cell::job::{Exit, Job};
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
@@ -117,6 +117,7 @@ impl Place {
             memory: limits.cell_memory,
             pids: limits.cell_pids,
             cpu_millis: limits.cell_cpu_millis,
+            host_namespaces: machine::namespaces(),
             rules: Arc::clone(&start.cell),
             seccomp_profile: self.seccomp_profile(&start)?,
             landlock_rules: job.confinement.landlock.len(),
@@ -160,7 +161,7 @@ impl Place {
         let cell = self.cells.create(&plan).await?;
         let mut door = cell.open(job, self.model()).await?;
         let (preflight, verdict) = within("its preflight", door.preflight()).await??;
-        plan.judge(&preflight)?;
+        plan.judge(cell.id(), &preflight)?;
         verdict.go();
         let (up, down) = within("the agent's streams", door.agent()).await??;
         Ok((OpenCell { door, cell }, up, down))

@@ -33,7 +33,7 @@ pub fn run(argv: &[String]) -> Result<()> {
         rules => Some(restrict(rules, &Ports::default())?),
     };
     filter(&confinement.seccomp)?;
-    let measured = measure::measure(confinement.fingerprint, landlock)?;
+    let measured = measure::measure(&confinement, landlock)?;
     let mut measured = serde_json::to_vec(&measured)?;
     measured.push(b'\n');
     let mut output = File::from(std::io::stdout().as_fd().try_clone_to_owned()?);

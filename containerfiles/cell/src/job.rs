@@ -49,6 +49,8 @@ pub struct Confinement {
     pub seccomp: String,
     /// The argument of personality(2) that the cell's filter answers in a way of its own.
     pub fingerprint: u32,
+    /// Places that must be covered, or made read-only, where there are such.
+    pub places: Vec<String>,
 }
 
 /// A file to write.

@@ -64,7 +64,7 @@ async fn serve(door: Door, job: Job) -> Result<()> {
 
     let mut agent = Agent::start(&job).await?;
     reaper::start(agent.pid())?;
-    let launcher = measure::measure(job.confinement.fingerprint, None)?;
+    let launcher = measure::measure(&job.confinement, None)?;
     let preflight = Preflight { launcher, agent: agent.measured().await? };
     door.tell("/preflight", &preflight).await?;
     agent.go().await?;

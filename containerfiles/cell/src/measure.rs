@@ -4,16 +4,20 @@ use std::collections::BTreeMap;
 use std::error::Error;
 use std::fs;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::path::Path;
 
 use nix::sys::personality::{self, Persona};
 use nix::sys::resource::{Resource, getrlimit};
 use nix::sys::stat::{major, minor};
-use noclaw_cell::preflight::{Capabilities, IdRange, Landlock, Limits, Measured, Mount};
+use noclaw_cell::job::Confinement;
+use noclaw_cell::preflight::{
+    Capabilities, IdRange, Landlock, Limits, Measured, Mount, NAMESPACES,
+};
 
 type Result<T> = std::result::Result<T, Box<dyn Error + Send + Sync>>;
 
 /// Measures the calling process. `landlock` is what its own application reported.
-pub fn measure(fingerprint: u32, landlock: Option<Landlock>) -> Result<Measured> {
+pub fn measure(asked: &Confinement, landlock: Option<Landlock>) -> Result<Measured> {
     let status = fs::read_to_string("/proc/self/status")?;
     let field = |name: &str| -> Result<&str> {
         let line = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
@@ -35,7 +39,7 @@ pub fn measure(fingerprint: u32, landlock: Option<Landlock>) -> Result<Measured>
         no_new_privs: field("NoNewPrivs")? == "1",
         seccomp_mode: field("Seccomp")?.parse()?,
         seccomp_filters: field("Seccomp_filters")?.parse()?,
-        seccomp_answer: answer(fingerprint),
+        seccomp_answer: answer(asked.fingerprint),
         capabilities: Capabilities {
             inheritable: mask("CapInh")?,
             permitted: mask("CapPrm")?,
@@ -43,14 +47,30 @@ pub fn measure(fingerprint: u32, landlock: Option<Landlock>) -> Result<Measured>
             bounding: mask("CapBnd")?,
             ambient: mask("CapAmb")?,
         },
+        pid: std::process::id(),
+        namespaces: namespaces()?,
         mounts: mounts()?,
+        places: asked.places.iter().filter(|place| is_there(place)).cloned().collect(),
         interfaces: interfaces()?,
         descriptors: descriptors()?,
         environment: environment(),
         devices: devices()?,
         limits: limits()?,
         landlock,
+        landlock_answer: landlock_answer(),
     })
+}
+
+/// `/run` is everybody's. pid 1, which Landlock does not confine, shows that.
+fn landlock_answer() -> i32 {
+    let file = format!("/run/noclaw-{}", std::process::id());
+    match fs::File::create_new(&file) {
+        Ok(_) => {
+            fs::remove_file(&file).ok();
+            0
+        }
+        Err(error) => error.raw_os_error().unwrap_or(-1),
+    }
 }
 
 /// user_namespaces(7): three numbers a line.
@@ -75,6 +95,23 @@ fn answer(fingerprint: u32) -> i32 {
         }
         Err(errno) => errno as i32,
     }
+}
+
+/// Whether there is such a place, whatever may be done there.
+fn is_there(place: &str) -> bool {
+    Path::new(place).symlink_metadata().is_ok()
+}
+
+/// namespaces(7): a link for each, `pid -> pid:[4026532442]`.
+fn namespaces() -> Result<BTreeMap<String, u64>> {
+    let inode = |kind: &str| -> Result<_> {
+        let target = fs::read_link(format!("/proc/self/ns/{kind}"))?;
+        let target = target.to_string_lossy();
+        let inode = target.split_once(":[").and_then(|(_, rest)| rest.strip_suffix(']'));
+        let inode = inode.ok_or_else(|| format!("{target} is no namespace"))?.parse()?;
+        Ok((kind.to_owned(), inode))
+    };
+    NAMESPACES.into_iter().map(inode).collect()
 }
 
 fn descriptors() -> Result<BTreeMap<u32, String>> {
@@ -136,6 +173,7 @@ fn mount(line: &str) -> Result<Mount> {
     let mut left = left.split(' ').skip(3);
     let mut next = || left.next().ok_or_else(broken);
     let (root, destination, options) = (unescape(next()?), unescape(next()?), next()?.to_owned());
+    let propagation = left.collect::<Vec<_>>().join(" ");
     let mut right = right.split(' ').map(ToOwned::to_owned);
     let kind = right.next().ok_or_else(broken)?;
     let super_options = right.nth(1).ok_or_else(broken)?;
@@ -146,6 +184,7 @@ fn mount(line: &str) -> Result<Mount> {
         destination,
         root,
         options,
+        propagation,
         kind,
         super_options,
     })

@@ -8,6 +8,9 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+/// Namespaces that a cell has of its own. (It has no time of its own.)
+pub const NAMESPACES: [&str; 7] = ["cgroup", "ipc", "mnt", "net", "pid", "user", "uts"];
+
 /// Both halves: pid 1, and the process that will become the agent.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -42,8 +45,14 @@ pub struct Measured {
     pub seccomp_answer: i32,
     /// Capability sets.
     pub capabilities: Capabilities,
+    /// Its process id: 1, or one of the same namespace's.
+    pub pid: u32,
+    /// Namespaces by kind: the inode numbers of `/proc/self/ns`.
+    pub namespaces: BTreeMap<String, u64>,
     /// Every mount in sight.
     pub mounts: Vec<Mount>,
+    /// Of the job's places to be covered, those that there are.
+    pub places: Vec<String>,
     /// Network interfaces.
     pub interfaces: Vec<String>,
     /// Open files by number: what `/proc/self/fd` says they are.
@@ -56,6 +65,9 @@ pub struct Measured {
     pub limits: Limits,
     /// Landlock, where it was applied.
     pub landlock: Option<Landlock>,
+    /// The error number by which a file was refused in a folder that only Landlock keeps a process
+    /// from; 0 when it was made.
+    pub landlock_answer: i32,
 }
 
 /// A line of a user namespace's map.
@@ -96,6 +108,8 @@ pub struct Mount {
     pub root: String,
     /// Per-mount options: `ro,nosuid,…`.
     pub options: String,
+    /// Whose mounts and unmounts it follows, or is followed by: `master:1`. Nothing: nobody's.
+    pub propagation: String,
     /// The file system's type.
     pub kind: String,
     /// The file system's own options: `rw,size=65536k,…`.

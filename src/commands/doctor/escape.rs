@@ -184,7 +184,7 @@ async fn opened(
     let preflight = timeout(CELL_START, door.preflight()).await;
     let preflight = preflight.map_err(|_| door.lost("before its preflight"));
     let (preflight, verdict) = preflight.and_then(|found| found).map_err(|error| failed(&error))?;
-    let preflight = match plan.judge(&preflight) {
+    let preflight = match plan.judge(cell.id(), &preflight) {
         Ok(()) => Probed::new("preflight", Outcome::Blocked, "the cell is as planned"),
         Err(shortfall) => Probed::new("preflight", Outcome::Open, shortfall),
     };

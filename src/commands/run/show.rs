@@ -5,7 +5,7 @@ use std::fmt::Write;
 use noclaw_cell::preflight::{IdRange, Measured, Mount, Preflight};
 
 use crate::channels::view::RunView;
-use crate::core::preflight::{FINGERPRINT_ERRNO, SECOND_FILTER_ERRNO};
+use crate::core::preflight::{FINGERPRINT_ERRNO, LANDLOCK_ERRNO, SECOND_FILTER_ERRNO};
 
 /// All that is known of a run.
 pub fn describe(run: &RunView) -> String {
@@ -99,10 +99,20 @@ fn table(preflight: &Preflight) -> String {
         let any = sets.inheritable | sets.permitted | sets.effective | sets.bounding | sets.ambient;
         format!("{any:#x}")
     });
+    row("process", |m| m.pid.to_string());
+    row("namespaces", |m| {
+        let of = |kind| m.namespaces.get(kind).map_or_else(|| "-".to_owned(), u64::to_string);
+        format!("pid {}, net {}", of("pid"), of("net"))
+    });
     row("interfaces", |m| m.interfaces.join(" "));
     row("Landlock", |m| match &m.landlock {
         Some(l) => format!("ABI {}, {} rules", l.abi, l.rules),
         None => "(not applied here)".to_owned(),
+    });
+    row("a file in /run", |m| match m.landlock_answer {
+        0 => "can be made".to_owned(),
+        LANDLOCK_ERRNO => "is refused".to_owned(),
+        other => format!("error {other}"),
     });
     row("memory.max", |m| limit(m.limits.memory_max.as_ref()));
     row("memory.swap.max", |m| limit(m.limits.memory_swap_max.as_ref()));

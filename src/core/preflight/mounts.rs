@@ -2,27 +2,36 @@
 //!
 //! | class | what must hold |
 //! |---|---|
+//! | all | follows no mount of another place, and is followed by none |
 //! | ours: planned for the run | at its place, ro or rw as planned, `nosuid,nodev` where the runtime sets them, of the type, device and inode that the host opened |
-//! | the kernel's: `data/cell.json` | its type, its options, its size; what every cell needs is there |
+//! | the kernel's: `data/cell.json` | its type, its options, its size; what every cell needs is there, and what covers a place that there is |
 //! | Podman's files: `data/cell.json` | read-only, and from the container's own folder of Podman's |
 
-use noclaw_cell::preflight::Mount;
+use noclaw_cell::preflight::{Measured, Mount};
 
-use super::rules::KernelMount;
-use super::{Check, Shortfall};
-use crate::core::plan::{CellPlan, PlannedMount, Runtime};
+use super::rules::{KernelMount, Needed};
+use super::{Cell, Check, Shortfall};
+use crate::core::plan::{PlannedMount, Runtime};
 
 /// Compares all mounts of a process with the plan.
-pub(super) fn judge(check: Check, plan: &CellPlan, mounts: &[Mount]) -> Result<(), Shortfall> {
+pub(super) fn judge(check: Check, cell: Cell<'_>, measured: &Measured) -> Result<(), Shortfall> {
+    let (plan, mounts) = (cell.plan, &measured.mounts);
     for mount in mounts {
         let place = &mount.destination;
         let times = mounts.iter().filter(|other| other.destination == *place).count();
         check.equal(&format!("the number of mounts at {place}"), 1, times)?;
-        judge_one(check, plan, mount)?;
+        let found = Some(mount.propagation.as_str()).filter(|whose| !whose.is_empty());
+        let field = format!("the propagation of the mount {place}");
+        check.equal(&field, "private", found.unwrap_or("private"))?;
+        judge_one(check, cell, mount)?;
     }
     let there = |place: &str| mounts.iter().any(|mount| mount.destination == place);
     let ours = plan.mounts.iter().map(|mount| mount.destination.as_str());
-    let needed = plan.rules.mounts.iter().filter(|mount| mount.needed);
+    let needed = plan.rules.mounts.iter().filter(|mount| match mount.needed {
+        Needed::Always => true,
+        Needed::IfThere => measured.places.contains(&mount.at),
+        Needed::No => false,
+    });
     let mut missing = ours.chain(needed.map(|mount| mount.at.as_str()));
     match missing.find(|place| !there(place)) {
         Some(place) => check.equal(&format!("what is mounted at {place}"), "there", "missing"),
@@ -30,8 +39,8 @@ pub(super) fn judge(check: Check, plan: &CellPlan, mounts: &[Mount]) -> Result<(
     }
 }
 
-fn judge_one(check: Check, plan: &CellPlan, mount: &Mount) -> Result<(), Shortfall> {
-    let place = &mount.destination;
+fn judge_one(check: Check, cell: Cell<'_>, mount: &Mount) -> Result<(), Shortfall> {
+    let (plan, place) = (cell.plan, &mount.destination);
     if let Some(planned) = plan.mounts.iter().find(|planned| planned.destination == *place) {
         return judge_ours(check, planned, &plan.runtime, mount);
     }
@@ -40,7 +49,7 @@ fn judge_one(check: Check, plan: &CellPlan, mount: &Mount) -> Result<(), Shortfa
     }
     if let Some(rule) = plan.rules.podman_files.iter().find(|rule| rule.at == *place) {
         judge_mode(check, mount, "ro")?;
-        let folder = format!("/userdata/{}", rule.name);
+        let folder = format!("/{}/userdata/{}", cell.container, rule.name);
         let found = if mount.root.ends_with(&folder) { &folder } else { &mount.root };
         return check.equal(&format!("what is mounted at {place}"), &folder, found);
     }

@@ -4,7 +4,7 @@ use noclaw_cell::preflight::Mount;
 use proptest::prelude::*;
 use serde_json::Value;
 
-use super::tests::{plan, preflight};
+use super::tests::{CONTAINER, plan, preflight};
 use super::*;
 use crate::core::arbitrary::{edited, edits};
 
@@ -113,7 +113,7 @@ proptest! {
             return Ok(());
         };
         let same = essence(&plan, &changed) == essence(&plan, &good);
-        prop_assert_eq!(plan.judge(&changed).is_ok(), same, "{:?}", plan.judge(&changed));
+        prop_assert_eq!(plan.judge(CONTAINER, &changed).is_ok(), same, "{:?}", plan.judge(CONTAINER, &changed));
     }
 
     /// What is read of a preflight is what it says, and nothing is left over.

@@ -38,10 +38,22 @@ pub struct KernelMount {
     /// The size of a file system that the cell can fill, in KiB. Podman is asked for these.
     #[serde(default)]
     pub size_kib: Option<u64>,
-    /// Whether every cell has it.
-    pub needed: bool,
+    /// Whether a cell may be without.
+    pub needed: Needed,
     /// Why; for readers of the data.
     pub reason: String,
+}
+
+/// Whether a cell may be without a mount.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Needed {
+    /// Every cell has it.
+    Always,
+    /// It covers a place, or makes it read-only, where the kernel has such a place.
+    IfThere,
+    /// Not every Podman has it.
+    No,
 }
 
 /// A file that Podman makes.
@@ -75,6 +87,12 @@ impl CellRules {
     /// When the data is not of its form; a test reads it.
     pub fn shipped() -> Result<Self, serde_json::Error> {
         serde_json::from_str(SHIPPED)
+    }
+
+    /// Places that must be covered, or made read-only, where there are such.
+    pub fn places(&self) -> impl Iterator<Item = &str> {
+        let covers = self.mounts.iter().filter(|mount| mount.needed == Needed::IfThere);
+        covers.map(|mount| mount.at.as_str())
     }
 
     /// File systems in memory that the cell can fill.

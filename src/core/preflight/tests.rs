@@ -1,14 +1,17 @@
 //! A good preflight passes, and each difference is named.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use noclaw_cell::preflight::{Landlock, Mount};
 use uuid::Uuid;
 
-use super::rules::{CellRules, KernelMount};
+use super::rules::{CellRules, KernelMount, Needed};
 use super::*;
 use crate::core::ids::RunId;
 use crate::core::plan::{PlannedMount, Runtime};
+
+pub(super) const CONTAINER: &str = "7a9b";
 
 type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
 
@@ -29,6 +32,7 @@ pub(super) fn plan() -> Result<CellPlan> {
         memory: 2 << 30,
         pids: 256,
         cpu_millis: 2000,
+        host_namespaces: namespaces(1),
         rules: Arc::new(CellRules::shipped()?),
         seccomp_profile: "/srv/seccomp.json".into(),
         environment: vec!["HOME".into(), "TZ".into()],
@@ -38,11 +42,18 @@ pub(super) fn plan() -> Result<CellPlan> {
     })
 }
 
+/// A kernel gives each its number.
+fn namespaces(first: u64) -> BTreeMap<String, u64> {
+    let kinds = NAMESPACES.iter().zip(first..);
+    kinds.map(|(kind, inode)| ((*kind).to_owned(), inode)).collect()
+}
+
 fn mount(destination: &str, kind: &str, options: &str) -> Mount {
     Mount {
         destination: destination.to_owned(),
         root: "/".to_owned(),
         options: options.to_owned(),
+        propagation: String::new(),
         kind: kind.to_owned(),
         super_options: String::new(),
         device: Some(7),
@@ -58,12 +69,13 @@ fn options(rule: &KernelMount) -> String {
 /// What every cell has, a device, one of Podman's files, and the workspace: at 0.
 fn mounts() -> Result<Vec<Mount>> {
     let rules = CellRules::shipped()?;
-    let needed = rules.mounts.iter().filter(|rule| rule.needed).map(|rule| Mount {
-        super_options: rule.size_kib.map(|kib| format!("rw,size={kib}k")).unwrap_or_default(),
-        ..mount(&rule.at, &rule.kinds[0], &options(rule))
-    });
+    let needed =
+        rules.mounts.iter().filter(|rule| rule.needed == Needed::Always).map(|rule| Mount {
+            super_options: rule.size_kib.map(|kib| format!("rw,size={kib}k")).unwrap_or_default(),
+            ..mount(&rule.at, &rule.kinds[0], &options(rule))
+        });
     let null = Mount { root: "/null".into(), ..mount("/dev/null", "devtmpfs", "rw,nosuid") };
-    let root = "/containers/7a9b/userdata/hosts".to_owned();
+    let root = format!("/containers/{CONTAINER}/userdata/hosts");
     let hosts = Mount { root, ..mount("/etc/hosts", "ext4", "ro,nosuid") };
     Ok([mount("/workspace", "ext4", "rw,nosuid,nodev,relatime"), null, hosts]
         .into_iter()
@@ -85,7 +97,10 @@ fn measured() -> Result<Measured> {
         seccomp_filters: 1,
         seccomp_answer: FINGERPRINT_ERRNO,
         capabilities: Capabilities::default(),
+        pid: 1,
+        namespaces: namespaces(101),
         mounts: mounts()?,
+        places: vec![],
         interfaces: vec!["lo".into()],
         descriptors: [0, 1, 2].map(|number| (number, format!("pipe:[{number}]"))).into(),
         environment: ["HOME", "HOSTNAME", "LANG", "PATH", "TERM", "container"]
@@ -102,6 +117,7 @@ fn measured() -> Result<Measured> {
             core: Some(0),
         },
         landlock: None,
+        landlock_answer: 0,
     })
 }
 
@@ -113,6 +129,8 @@ pub(super) fn preflight() -> Result<Preflight> {
         seccomp_filters: 2,
         seccomp_answer: SECOND_FILTER_ERRNO,
         environment: vec!["HOME".into(), "TZ".into()],
+        landlock_answer: LANDLOCK_ERRNO,
+        pid: 7,
         ..measured()?
     };
     Ok(Preflight { launcher: measured()?, agent })
@@ -120,7 +138,7 @@ pub(super) fn preflight() -> Result<Preflight> {
 
 #[test]
 fn what_was_planned_passes() -> Result<()> {
-    assert_eq!(plan()?.judge(&preflight()?), Ok(()));
+    assert_eq!(plan()?.judge(CONTAINER, &preflight()?), Ok(()));
     Ok(())
 }
 
@@ -130,7 +148,7 @@ fn dev_may_be_read_only_instead_of_without_programs() -> Result<()> {
     for measured in [&mut podman_5.launcher, &mut podman_5.agent] {
         at(measured, "/dev").options = "ro,nosuid".into();
     }
-    assert_eq!(plan()?.judge(&podman_5), Ok(()));
+    assert_eq!(plan()?.judge(CONTAINER, &podman_5), Ok(()));
     Ok(())
 }
 
@@ -155,6 +173,9 @@ fn every_difference_is_named_in_either_process() -> Result<()> {
         (|m| m.seccomp_mode = 0, "the seccomp mode"),
         (|m| m.capabilities.bounding = 1, "the union of the capability sets"),
         (|m| m.interfaces.push("tap0".into()), "the list of network interfaces"),
+        (|m| _ = m.namespaces.insert("pid".into(), 5), "the pid namespace"),
+        (|m| _ = m.namespaces.insert("ipc".into(), 2), "the ipc namespace"),
+        (|m| _ = m.namespaces.remove("uts"), "the uts namespace"),
         (|m| at(m, "/").options = "rw".into(), "the mode of the mount /"),
         (|m| at(m, "/workspace").options = "ro".into(), "the mode of the mount /workspace"),
         (
@@ -166,6 +187,11 @@ fn every_difference_is_named_in_either_process() -> Result<()> {
             "the list of options of the mount /workspace",
         ),
         (|m| at(m, "/workspace").kind = "proc".into(), "the type of the mount /workspace"),
+        (
+            |m| at(m, "/workspace").propagation = "master:1".into(),
+            "the propagation of the mount /workspace",
+        ),
+        (|m| m.places.push("/proc/keys".into()), "what is mounted at /proc/keys"),
         (|m| at(m, "/workspace").inode = Some(8), "what is mounted at /workspace"),
         (|m| at(m, "/workspace").device = None, "what is mounted at /workspace"),
         (|m| drop(m.mounts.remove(0)), "what is mounted at /workspace"),
@@ -175,6 +201,10 @@ fn every_difference_is_named_in_either_process() -> Result<()> {
         (|m| m.mounts.push(mount("/dev/zero", "ext4", "rw")), "what is mounted at /dev/zero"),
         (|m| m.mounts.retain(|m| m.destination != "/proc/sys"), "what is mounted at /proc/sys"),
         (|m| at(m, "/etc/hosts").root = "/etc/shadow".into(), "what is mounted at /etc/hosts"),
+        (
+            |m| at(m, "/etc/hosts").root = "/containers/another/userdata/hosts".into(),
+            "what is mounted at /etc/hosts",
+        ),
         (|m| at(m, "/etc/hosts").options = "rw".into(), "the mode of the mount /etc/hosts"),
         (|m| at(m, "/sys").kind = "ext4".into(), "the type of the mount /sys"),
         (|m| at(m, "/sys").root = "/devices".into(), "what is mounted at /sys"),
@@ -197,7 +227,7 @@ fn every_difference_is_named_in_either_process() -> Result<()> {
         for process in ["launcher", "agent"] {
             let mut bad = preflight()?;
             break_it(if process == "agent" { &mut bad.agent } else { &mut bad.launcher });
-            let found = plan()?.judge(&bad).err().ok_or(*field)?;
+            let found = plan()?.judge(CONTAINER, &bad).err().ok_or(*field)?;
             assert_eq!((found.process, found.field.as_str()), (process, *field));
         }
     }
@@ -213,12 +243,12 @@ fn a_runtime_that_leaves_options_out_is_believed_for_what_may_be_written_alone()
     for measured in [&mut old.launcher, &mut old.agent] {
         at(measured, "/workspace").options = "rw,relatime".into();
     }
-    assert_eq!(plan.judge(&old), Ok(()));
+    assert_eq!(plan.judge(CONTAINER, &old), Ok(()));
     plan.mounts[0].read_only = true;
     for measured in [&mut old.launcher, &mut old.agent] {
         at(measured, "/workspace").options = "ro,relatime".into();
     }
-    let found = plan.judge(&old).err().ok_or("passed")?;
+    let found = plan.judge(CONTAINER, &old).err().ok_or("passed")?;
     assert_eq!(found.field, "the list of options of the mount /workspace");
     Ok(())
 }
@@ -234,7 +264,7 @@ fn only_our_filters_will_do() -> Result<()> {
     for (break_it, field) in broken {
         let mut bad = preflight()?;
         break_it(&mut bad);
-        assert_eq!(plan()?.judge(&bad).err().ok_or(*field)?.field, *field);
+        assert_eq!(plan()?.judge(CONTAINER, &bad).err().ok_or(*field)?.field, *field);
     }
     Ok(())
 }
@@ -243,10 +273,13 @@ fn only_our_filters_will_do() -> Result<()> {
 fn what_is_open_is_known() -> Result<()> {
     let mut bad = preflight()?;
     bad.launcher.descriptors.insert(9, "/dev/null".into());
-    assert_eq!(plan()?.judge(&bad).err().ok_or("passed")?.field, "the open file 9");
+    assert_eq!(plan()?.judge(CONTAINER, &bad).err().ok_or("passed")?.field, "the open file 9");
     let mut bad = preflight()?;
     bad.agent.descriptors.insert(3, "pipe:[3]".into());
-    assert_eq!(plan()?.judge(&bad).err().ok_or("passed")?.field, "the list of open files");
+    assert_eq!(
+        plan()?.judge(CONTAINER, &bad).err().ok_or("passed")?.field,
+        "the list of open files"
+    );
     Ok(())
 }
 
@@ -254,7 +287,7 @@ fn what_is_open_is_known() -> Result<()> {
 fn no_landlock_no_agent() -> Result<()> {
     let mut bad = preflight()?;
     bad.agent.landlock = None;
-    assert!(plan()?.judge(&bad).is_err());
+    assert!(plan()?.judge(CONTAINER, &bad).is_err());
     for weaken in [
         (|l: &mut Landlock| l.abi = 1) as fn(&mut Landlock),
         |l| l.floor_enforced = false,
@@ -262,8 +295,31 @@ fn no_landlock_no_agent() -> Result<()> {
     ] {
         let mut bad = preflight()?;
         bad.agent.landlock.as_mut().map(weaken);
-        assert!(plan()?.judge(&bad).is_err());
+        assert!(plan()?.judge(CONTAINER, &bad).is_err());
     }
+    Ok(())
+}
+
+/// The twin of what Landlock refuses is in the same preflight: pid 1 is allowed to.
+#[test]
+fn landlock_is_tried() -> Result<()> {
+    let mut open = preflight()?;
+    open.agent.landlock_answer = 0;
+    let found = plan()?.judge(CONTAINER, &open).err().ok_or("passed")?;
+    assert_eq!((found.process, &*found.field), ("agent", "Landlock's answer to a file in /run"));
+    let mut closed = preflight()?;
+    closed.launcher.landlock_answer = LANDLOCK_ERRNO;
+    let found = plan()?.judge(CONTAINER, &closed).err().ok_or("passed")?;
+    assert_eq!((found.process, &*found.field), ("launcher", "the answer to a file in /run"));
+    Ok(())
+}
+
+#[test]
+fn the_launcher_is_the_first_process_of_its_namespace() -> Result<()> {
+    let mut bad = preflight()?;
+    bad.launcher.pid = 104;
+    let found = plan()?.judge(CONTAINER, &bad).err().ok_or("passed")?;
+    assert_eq!((found.process, &*found.field), ("launcher", "its process id"));
     Ok(())
 }
 
@@ -274,11 +330,11 @@ fn a_missing_controller_is_accepted_by_name_but_a_wrong_number_is_not() -> Resul
     let mut without = preflight()?;
     without.launcher.limits.pids_max = None;
     without.agent.limits.pids_max = None;
-    assert_eq!(accepting.judge(&without), Ok(()));
+    assert_eq!(accepting.judge(CONTAINER, &without), Ok(()));
     without.agent.limits.pids_max = Some("max".into());
-    assert!(accepting.judge(&without).is_err());
+    assert!(accepting.judge(CONTAINER, &without).is_err());
     without.agent.limits.pids_max = None;
     without.agent.limits.memory_max = None;
-    assert!(accepting.judge(&without).is_err());
+    assert!(accepting.judge(CONTAINER, &without).is_err());
     Ok(())
 }

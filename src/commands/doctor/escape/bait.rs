@@ -223,6 +223,7 @@ impl Bait {
             memory: limits.cell_memory,
             pids: limits.cell_pids,
             cpu_millis: limits.cell_cpu_millis,
+            host_namespaces: machine::namespaces(),
             rules: Arc::clone(&start.cell),
             seccomp_profile: profile.to_string_lossy().into_owned(),
             environment: job.env.keys().cloned().collect(),
