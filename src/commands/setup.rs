@@ -38,6 +38,8 @@ use crate::gateway::key::ApiKey;
 
 /// Instead of an image's file: standard input.
 const STANDARD: &str = "-";
+/// How often the first message is sent at most.
+const HELLOS: u32 = 3;
 
 /// `noclaw setup`
 #[derive(Debug, Default, Clone, clap::Args)]
@@ -140,8 +142,7 @@ fn set_up(args: &Args) -> Ended {
         eprintln!("\nnothing was changed: noclaw is set up.");
         return Ok(ExitStatus::Ok);
     }
-    eprintln!("message    > hello");
-    own(&["send", "hello"])?;
+    say_hello()?;
     eprintln!("\nnoclaw is set up. What to do next:");
     for (command, what) in [
         ("noclaw send \"…\"", "a message; `noclaw chat` for more than one"),
@@ -216,17 +217,39 @@ fn is_fresh() -> Result<bool, Failure> {
     Ok(status.is_ok_and(|status| status.success()))
 }
 
-/// This program, for what it has as a command.
-fn own(args: &[&str]) -> Result<(), Failure> {
-    let status = Command::new(program()?).args(args).status();
-    let status = status.map_err(|error| Failure::of(ExitStatus::Failed, &error))?;
-    match status.success() {
-        true => Ok(()),
-        false => {
-            let message = format!("noclaw {} has failed", args.join(" "));
-            Err(Failure::new(ExitStatus::Failed, message).hint("it says above why"))
+/// The first message. Refused for now, it is sent again: a Podman that has just stored an image may
+/// take long to answer.
+fn say_hello() -> Result<(), Failure> {
+    let refused = [ExitStatus::Unavailable, ExitStatus::Later].map(|status| status as i32);
+    let mut left = HELLOS;
+    loop {
+        eprintln!("message    > hello");
+        let status = ran(&["send", "hello"])?.code();
+        left -= 1;
+        match status {
+            Some(0) => return Ok(()),
+            Some(status) if left > 0 && refused.contains(&status) => {}
+            _ => return Err(failed(&["send", "hello"])),
         }
     }
+}
+
+/// This program, for what it has as a command.
+fn own(args: &[&str]) -> Result<(), Failure> {
+    match ran(args)?.success() {
+        true => Ok(()),
+        false => Err(failed(args)),
+    }
+}
+
+fn ran(args: &[&str]) -> Result<std::process::ExitStatus, Failure> {
+    let status = Command::new(program()?).args(args).status();
+    status.map_err(|error| Failure::of(ExitStatus::Failed, &error))
+}
+
+fn failed(args: &[&str]) -> Failure {
+    let message = format!("noclaw {} has failed", args.join(" "));
+    Failure::new(ExitStatus::Failed, message).hint("it says above why")
 }
 
 fn program() -> Result<PathBuf, Failure> {

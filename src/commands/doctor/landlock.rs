@@ -13,6 +13,10 @@ const ADDED: [(u32, &str, &str, &str, &str); 4] = [
     (6, "6.12", "signals and abstract sockets", "none of the host's is in sight", "signal yours"),
 ];
 
+/// The ABI that restricts connecting to sockets by path. What is missing without it is told, and no
+/// reason to warn: few kernels have it.
+const SOCKETS: u32 = 9;
+
 /// Asks the kernel.
 pub(super) fn findings() -> Vec<Finding> {
     judge(abi())
@@ -51,6 +55,12 @@ fn judge(abi: u32) -> Vec<Finding> {
     });
     let warned: Vec<_> = warned.collect();
     match warned.is_empty() {
+        true if abi < SOCKETS => vec![Finding::ok(
+            "landlock",
+            format!(
+                "ABI {abi} (sockets by their path it leaves to file modes, as all before {SOCKETS})"
+            ),
+        )],
         true => vec![Finding::ok("landlock", format!("ABI {abi}"))],
         false => warned,
     }
