@@ -12,7 +12,7 @@ pub mod preflight;
 pub mod restrict;
 
 /// Counts changes to these types that the other side must know.
-pub const PROTOCOL: u32 = 3;
+pub const PROTOCOL: u32 = 4;
 
 /// Where the launcher is mounted in a cell.
 pub const LAUNCHER: &str = "/noclaw/noclaw-cell";

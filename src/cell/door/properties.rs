@@ -66,7 +66,7 @@ struct Said {
 fn job() -> Job {
     let job = json!({
         "argv": [], "env": {}, "cwd": "/", "files": [], "links": [], "model_socket": "",
-        "confinement": {"landlock": [], "seccomp": "", "fingerprint": 0}, "most_seconds": 60,
+        "confinement": {"landlock": [], "seccomp": "", "fingerprint": 0, "places": []}, "most_seconds": 60,
         "stderr_bytes": 0,
     });
     serde_json::from_value(job).expect("a job")
@@ -78,7 +78,8 @@ fn measured() -> Value {
         "seccomp_mode": 2, "seccomp_filters": 1, "seccomp_answer": 0, "mounts": [],
         "capabilities":
             {"inheritable": 0, "permitted": 0, "effective": 0, "bounding": 0, "ambient": 0},
-        "interfaces": [], "descriptors": {}, "environment": [], "devices": {}, "landlock": null,
+        "interfaces": [], "descriptors": {}, "environment": [], "devices": {}, "places": [],
+        "pid": 1, "namespaces": {}, "landlock": null, "landlock_answer": 0,
         "limits": {"memory_max": null, "memory_swap_max": null, "pids_max": null, "cpu_max": null,
             "nofile": null, "fsize": null, "core": null},
     })
