@@ -148,7 +148,7 @@ impl Cells {
     /// Podman's.
     pub async fn try_out(&self, trial: &Trial<'_>) -> Result<i64, CellError> {
         let mounts = scratch(trial.rules);
-        let base = base(trial.image, trial.seccomp_profile);
+        let base = base(trial.image, trial.seccomp_profile, trial.rules);
         let request = Create { entrypoint: trial.program, mounts, ..base };
         let cell = self.make(&request, IMAGE_FIRST_USE).await?;
         let run = async {
@@ -254,12 +254,12 @@ fn request(plan: &CellPlan) -> Create<'_> {
         stdin: true,
         resource_limits: resources(plan),
         mounts: mounts(plan),
-        ..base(&plan.image, &plan.seccomp_profile)
+        ..base(&plan.image, &plan.seccomp_profile, &plan.rules)
     }
 }
 
 /// What every container of ours has in common.
-fn base<'a>(image: &'a str, seccomp_profile: &'a str) -> Create<'a> {
+fn base<'a>(image: &'a str, seccomp_profile: &'a str, rules: &'a CellRules) -> Create<'a> {
     let limit = |kind, most| RLimit { kind, soft: most, hard: most };
     Create {
         image,
@@ -274,6 +274,8 @@ fn base<'a>(image: &'a str, seccomp_profile: &'a str) -> Create<'a> {
         ipcns: PRIVATE,
         utsns: PRIVATE,
         cgroupns: PRIVATE,
+        mask: rules.covered().collect(),
+        unmask: rules.covered().collect(),
         cap_drop: &["all"],
         no_new_privileges: true,
         seccomp_profile_path: seccomp_profile,

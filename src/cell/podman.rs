@@ -99,6 +99,10 @@ pub struct Create<'a> {
     pub utsns: Namespace,
     /// Control groups.
     pub cgroupns: Namespace,
+    /// Places to cover. Podman has a list of its own, and covers twice what is on both.
+    pub mask: Vec<&'a str>,
+    /// What of its own list Podman shall leave to this one.
+    pub unmask: Vec<&'a str>,
     /// Capabilities to take away.
     pub cap_drop: &'static [&'static str],
     /// prctl(2) PR_SET_NO_NEW_PRIVS.

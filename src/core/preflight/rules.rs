@@ -95,6 +95,14 @@ impl CellRules {
         covers.map(|mount| mount.at.as_str())
     }
 
+    /// Those that are covered; others are made read-only.
+    pub fn covered(&self) -> impl Iterator<Item = &str> {
+        let covers = |mount: &&KernelMount| {
+            mount.needed == Needed::IfThere && mount.kinds.iter().any(|kind| kind == "tmpfs")
+        };
+        self.mounts.iter().filter(covers).map(|mount| mount.at.as_str())
+    }
+
     /// File systems in memory that the cell can fill.
     pub fn scratch(&self) -> impl Iterator<Item = (&KernelMount, u64)> {
         self.mounts.iter().filter_map(|mount| Some((mount, mount.size_kib?)))
