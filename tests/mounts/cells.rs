@@ -1,9 +1,13 @@
 //! What cells see of the owner's folders, from one run to the next, and at the worst moment.
 
 use std::fs;
-use std::os::unix::fs::symlink;
-use std::path::Path;
+use std::os::unix::fs::{MetadataExt, symlink};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{self, JoinHandle};
 
+use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
 use serde_json::json;
 
 use crate::home::Home;
@@ -173,5 +177,75 @@ fn a_folder_that_is_exchanged_before_it_is_mounted_starts_no_agent() -> Result {
         }
         fs::rename(&aside, &place)?;
     }
+    Ok(())
+}
+
+/// Where a granted folder stands and a link to another are exchanged as fast as can be, until it is
+/// dropped.
+struct Swaps {
+    stop: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Swaps {
+    fn begin(place: PathBuf, link: PathBuf) -> Self {
+        let stop = Arc::new(AtomicBool::new(false));
+        let until = Arc::clone(&stop);
+        let swap = move || {
+            let exchange = RenameFlags::RENAME_EXCHANGE;
+            while !until.load(Ordering::Relaxed) {
+                renameat2(AT_FDCWD, &place, AT_FDCWD, &link, exchange).expect("exchanged");
+            }
+        };
+        Self { stop, thread: Some(thread::spawn(swap)) }
+    }
+}
+
+impl Drop for Swaps {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        self.thread.take().map(JoinHandle::join);
+    }
+}
+
+/// `NOCLAW_RACE_ROUNDS` are how many runs race (30).
+#[test]
+fn a_folder_that_is_swapped_all_the_time_is_that_folder_or_in_no_cell() -> Result {
+    let rounds = std::env::var("NOCLAW_RACE_ROUNDS").ok().map_or(Ok(30), |text| text.parse())?;
+    let recorder = Recorder::start(|_, _| Say::Text("answered".to_owned()))?;
+    let mut home = Home::new(&recorder.url)?;
+    home.house.key("canary")?;
+    home.house.env("NOCLAW_BURST", "100000");
+    home.house.env("NOCLAW_RATE", "100000");
+    let home = home.open()?;
+    exits(&home.house.noclaw(&["user", "add", "ann"]).output()?, 0);
+    home.granted("ann", "ro", false)?;
+    let (place, link) = (home.folders.join("ro"), home.folders.join("aside"));
+    symlink(home.folders.join("other"), &link)?;
+    let honest = json!(fs::metadata(&place)?.ino());
+    let (mut seen, mut without, mut refused) = (0, 0, 0);
+    let swaps = Swaps::begin(place, link);
+    for round in 0..rounds {
+        let before = recorder.requests().len();
+        let run = home.house.run(&["-u", "ann", "--new", "hello"])?;
+        let mounts = run["preflight"]["agent"]["mounts"].as_array().ok_or("no mounts")?;
+        let mount = mounts.iter().find(|mount| mount["destination"] == "/mounts/ro");
+        match (run["status"].as_str(), mount) {
+            (Some("answered"), Some(mount)) => {
+                assert_eq!(mount["inode"], honest, "round {round}: {mount}");
+                seen += 1;
+            }
+            (Some("answered"), None) => without += 1,
+            _ => {
+                let error = run["error"].as_str().unwrap_or_default();
+                assert!(error.contains("what is mounted at /mounts/ro"), "round {round}: {error}");
+                assert_eq!(recorder.requests().len(), before, "round {round}: the agent started");
+                refused += 1;
+            }
+        }
+    }
+    drop(swaps);
+    println!("{rounds} races: {seen} had the folder, {without} were without, {refused} refused");
+    assert!(seen > 0 && refused > 0, "there was no race: {seen}, {without}, {refused}");
     Ok(())
 }
