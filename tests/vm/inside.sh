@@ -4,9 +4,9 @@
 #
 #   home first    the machine is what it claims to be; the package is installed and set up, and is at
 #                 home (home.sh)
-#   home again    after a restart (machine.sh again): everything is back; the package is upgraded and removed
+#   home again    after a restart: everything is back; the package is upgraded and removed
 #   cells first   the package is installed and set up; `noclaw doctor --escape`, with nothing accepted
-#                 away; then the test programs, each in a transient unit of the user's
+#                 away, and crashes; then the test programs, each in a transient unit of the user's
 set -u
 checkout='' slowness=1 escapes='' programs=()
 # shellcheck source=/dev/null
@@ -142,7 +142,10 @@ main() {
             be_at_home
             ;;
         *noclaw.part=cells*)
-            [ -z "$escapes" ] || step "a cell that is attacked from inside holds" escape
+            if [ -n "$escapes" ]; then
+                step "a cell that is attacked from inside holds" escape
+                crash
+            fi
             test_programs
             ;;
     esac
