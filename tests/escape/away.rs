@@ -2,8 +2,8 @@
 //! must be found.
 
 /// Every layer away: no filter, no capability dropped, nothing covered or read-only, the host's
-/// folders and sockets in it, a device and a setuid program more, the key in shared memory and
-/// far back in a file, no limits.
+/// folders and sockets in it, a device and a setuid program more, the key in shared memory, far
+/// back in a file and in the memory of pid 1, no limits.
 pub const ALL_AWAY: &str = r#"
 import shutil
 p, l = c["process"], c["linux"]
@@ -19,7 +19,9 @@ for m in c["mounts"]:
     m["options"] = [o for o in m["options"] if o not in ("ro", "noexec", "nosuid", "nodev")]
 workspace = mount("/workspace")["source"]
 key = workspace.split("/users/")[0] + "/key"
-open(workspace + "/key", "w").write("x" * ((5 << 20) - 9) + open(key).read())
+held = open(key).read().strip()
+open(workspace + "/key", "w").write("x" * ((5 << 20) - 9) + held)
+p["env"].append("HELD=" + held)
 bind(key, "/dev/shm/key")
 shutil.copy("/bin/true", workspace + "/raised")
 os.chmod(workspace + "/raised", 0o4755)
@@ -107,6 +109,8 @@ pub const FOUND: &[(&str, &str)] = &[
     ("key: an error of the model's server that quotes it", "the error came as it was"),
     ("key: environment, arguments, memory, files", "/dev/shm/key"),
     ("key: environment, arguments, memory, files", "/workspace/key"),
+    ("key: environment, arguments, memory, files", "/environ"),
+    ("key: environment, arguments, memory, files", "the memory of process 1"),
     ("network: the host's loopback", "it succeeded"),
     (
         "privileges: programs that give another user",

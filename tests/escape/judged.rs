@@ -125,3 +125,21 @@ fn an_attack_on_a_service_is_held_by_the_limit_that_it_runs_into() -> Result {
     assert_eq!(other, [&""; 0]);
     Ok(())
 }
+
+/// Where the key is in a process's memory it is found, and who cannot be read is not counted.
+#[test]
+fn the_key_is_found_in_memory_and_who_was_not_read_is_not_counted() -> Result {
+    let line = r#"
+with_key = os.posix_spawn("/bin/sleep", ["sleep", "60"], {"HELD": KEY.decode()})
+without = os.posix_spawn("/bin/sleep", ["sleep", "60"], {})
+# That of the first process is its owner's alone, and a process that has ended has none.
+having, read = in_memory(["1", str(without), str(with_key), "4194304"])
+print(having == [str(with_key)], read)
+for pid in with_key, without:
+    os.kill(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
+"#;
+    let given = r#"{"key": ["sk-canary", "-0123"]}"#;
+    assert_eq!(python(&["common", "door", "key"], given, line)?, "True 2");
+    Ok(())
+}
