@@ -85,8 +85,7 @@ pub const STAYS: &[(&str, &str)] = &[
     ("kernel: kexec_file_load", "a kernel may be built without kexec"),
     ("kernel: kexec_load", "the same"),
     ("kernel: system calls of 32 bits", "a kernel may be built without them"),
-    ("network: names", "there is nobody to ask on a machine without a network"),
-    ("network: the metadata address", "the same"),
+    ("network: the metadata address", "there is nobody to ask on a machine without a network"),
     ("persistence: Git's settings of the workspace", "the agent has its own Git ignore them"),
     ("persistence: files of the agent's runtime", "its runtime is built to read none"),
     ("privileges: a map of users", "a map can be written once"),
@@ -111,6 +110,7 @@ pub const FOUND: &[(&str, &str)] = &[
     ("key: environment, arguments, memory, files", "/workspace/key"),
     ("key: environment, arguments, memory, files", "/environ"),
     ("key: environment, arguments, memory, files", "the memory of process 1"),
+    ("network: names", "it succeeded: '192.0.2.53'"),
     ("network: the host's loopback", "it succeeded"),
     (
         "privileges: programs that give another user",

@@ -26,6 +26,7 @@
 mod bait;
 mod host;
 mod leaks;
+mod names;
 mod persistence;
 mod server;
 mod service;
