@@ -9,6 +9,8 @@ import shutil
 p, l = c["process"], c["linux"]
 l.pop("seccomp", None); l["maskedPaths"] = []; l["readonlyPaths"] = []; l.pop("sysctl", None)
 p["noNewPrivileges"] = False; p["rlimits"] = []
+# Where nobody limits processes, systemd does.
+l["resources"] = {"pids": {"limit": -1}} if l["resources"].get("pids") else {}
 every = ["CAP_" + name for name in """CHOWN DAC_OVERRIDE DAC_READ_SEARCH FOWNER FSETID KILL SETGID
     SETUID SETPCAP NET_BIND_SERVICE NET_ADMIN NET_RAW IPC_LOCK SYS_CHROOT SYS_PTRACE SYS_ADMIN MKNOD
     SETFCAP AUDIT_WRITE SYS_RESOURCE""".split()]
@@ -53,7 +55,18 @@ if child == 0: os.execv({launcher[0]!r}, {launcher!r})
 os.waitpid(child, 0)"""]
 "#;
 
-/// What stays blocked whatever is taken away, and why that cannot be.
+/// What stays blocked on this machine or is found open, and which part of a machine decides it.
+pub const MACHINES: &[(&str, &str)] = &[
+    ("kernel: delete_module", "a kernel may be built without modules"),
+    ("kernel: finit_module", "the same"),
+    ("kernel: init_module", "the same"),
+    ("kernel: kexec_file_load", "a kernel may be built without kexec"),
+    ("kernel: kexec_load", "the same"),
+    ("kernel: system calls of 32 bits", "a kernel may be built without them"),
+    ("network: the metadata address", "there is nobody to ask on a machine without a network"),
+];
+
+/// What stays blocked on every machine, whatever is taken away, and why that cannot be.
 pub const STAYS: &[(&str, &str)] = &[
     (
         "door: pid 1 is killed or stopped",
@@ -79,13 +92,6 @@ pub const STAYS: &[(&str, &str)] = &[
     ("host: reads trap-up/passwd", "the same"),
     ("host: reads trap-zero", "the same"),
     ("host: reads way-out", "the same"),
-    ("kernel: delete_module", "a kernel may be built without modules"),
-    ("kernel: finit_module", "the same"),
-    ("kernel: init_module", "the same"),
-    ("kernel: kexec_file_load", "a kernel may be built without kexec"),
-    ("kernel: kexec_load", "the same"),
-    ("kernel: system calls of 32 bits", "a kernel may be built without them"),
-    ("network: the metadata address", "there is nobody to ask on a machine without a network"),
     ("persistence: Git's settings of the workspace", "the agent has its own Git ignore them"),
     ("persistence: files of the agent's runtime", "its runtime is built to read none"),
     ("privileges: a map of users", "a map can be written once"),
