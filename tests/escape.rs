@@ -163,6 +163,39 @@ fn each_tool_that_is_kept_away_is_called() -> Result {
     Ok(())
 }
 
+/// Each call of the second filter, the argument that it looks at, and the probe that makes it.
+const SECOND: [(&str, Option<u64>, &str); 8] = [
+    ("landlock_create_ruleset", None, "kernel: landlock_create_ruleset"),
+    ("landlock_add_rule", None, "kernel: landlock_add_rule"),
+    ("landlock_restrict_self", None, "kernel: landlock_restrict_self"),
+    ("seccomp", None, "kernel: seccomp"),
+    ("prctl", Some(22), "kernel: prctl loads a filter"),
+    ("personality", None, "kernel: personality"),
+    ("ioctl", Some(0x5412), "kernel: typing into a terminal (TIOCSTI)"),
+    ("ioctl", Some(0x541C), "kernel: a console's selection, pasted (TIOCLINUX)"),
+];
+/// The first filter refuses this, too.
+const BY_BOTH: &str = "kernel: prctl loads a filter";
+
+#[test]
+fn without_the_second_filter_all_its_calls_are_found_and_no_other() -> Result {
+    let table: Value = serde_json::from_str(&std::fs::read_to_string("data/seccomp-agent.json")?)?;
+    let calls = table["agent"]["filter"].as_array().ok_or("no calls")?.iter();
+    let calls = calls.map(|call| (call["syscall"].as_str(), call["args"][0]["val"].as_u64()));
+    let probes = SECOND.iter().map(|(call, value, _)| (Some(*call), *value));
+    assert_eq!(calls.collect::<Vec<_>>(), probes.collect::<Vec<_>>());
+
+    let unfiltered = [("NOCLAW_TEST_UNCONFINED", "seccomp")];
+    let (status, probed) = escape(&ground("NOCLAW_PODMAN")?, &[], &unfiltered)?;
+    assert_eq!(status, Some(70), "{probed:#?}");
+    let open = with(&probed, "open").into_iter().filter(|probe| probe.starts_with("kernel: "));
+    let mut its: Vec<_> = SECOND.iter().map(|(.., probe)| *probe).collect();
+    its.retain(|probe| *probe != BY_BOTH);
+    its.sort_unstable();
+    assert_eq!(open.collect::<Vec<_>>(), its, "{probed:#?}");
+    Ok(())
+}
+
 #[test]
 fn each_probe_can_fail() -> Result {
     let podman = BrokenPodman::start()?;
