@@ -181,12 +181,17 @@ fn a_container_that_podman_began_and_forgot_leaves_no_process() -> Result {
     none.map_err(|error| format!("{error}: {:?}", inhabitants(&containers)).into())
 }
 
+/// Waits for a word from outside. Then one process floods the door in the agent's place, and
+/// another one, which has left the agent's session, itself. WORDS are what they say.
+const FLOOD: &str = "touch begun; until [ -e go ]; do sleep 0.05; done; \
+                     (setsid yes WORDS >/dev/null &); yes WORDS | tee flood >/proc/$PPID/fd/1";
+
 #[test]
 fn a_cell_of_a_service_that_stands_still_ends_by_itself() -> Result {
     let house = House::start(&["--run-timeout", "15"])?;
     // By its words it is found among all processes of the machine.
     let words = house.path("flood").display().to_string();
-    let flood = format!("(setsid yes {words} >/dev/null &); yes {words}");
+    let flood = FLOOD.replace("WORDS", &words);
     let message = format!("!tool Bash {}", json!({ "command": flood }));
     let body = json!({ "message": message }).to_string();
     let run = house.post("/webhook?wait=0", &body)?.json()?;
@@ -195,10 +200,23 @@ fn a_cell_of_a_service_that_stands_still_ends_by_itself() -> Result {
         let named = |pid| line(pid).windows(words.len()).any(|part| part == words.as_bytes());
         processes().into_iter().any(named)
     };
-    until("the flood has begun", || floods().then_some(()))?;
+    let user = house.show(&run)?["user"].as_str().ok_or("no user")?.to_owned();
+    let inside = house.path("state/users").join(user).join("workspace");
+    until("its tool works", || inside.join("begun").exists().then_some(()))?;
     let service = Pid::from_raw(house.pid().ok_or("no service")?);
     kill(service, Signal::SIGSTOP)?;
-    let over = until("nobody floods any more", || (!floods()).then_some(()));
+    // Once every buffer on its way is full, what is written grows no more.
+    let full = || {
+        fs::write(inside.join("go"), "")?;
+        let (mut seen, mut same) = (0, 0);
+        until("the door is full", || {
+            let size = fs::metadata(inside.join("flood")).ok()?.len();
+            same = if size > 0 && size == seen { same + 1 } else { 0 };
+            seen = size;
+            (same > 20 && floods()).then_some(())
+        })
+    };
+    let over = full().and_then(|()| until("nobody floods any more", || (!floods()).then_some(())));
     kill(service, Signal::SIGCONT)?;
     over?;
     let ended = until("the run is over", || {

@@ -14,7 +14,7 @@ def _():
 
 
 def exchange(head, body=b""):
-    """All that comes back for a request on the model's socket."""
+    """All that comes back for a request on the model's socket, also where it is cut off then."""
     with socket.socket(socket.AF_UNIX) as stream:
         stream.settimeout(10)
         stream.connect(os.environ["ANTHROPIC_UNIX_SOCKET"])
@@ -24,8 +24,12 @@ def exchange(head, body=b""):
             # It has read enough; what it said may be there.
             pass
         said = b""
-        while piece := stream.recv(65536):
-            said += piece
+        try:
+            while piece := stream.recv(65536):
+                said += piece
+        except ConnectionResetError:
+            # Not all that was sent was read.
+            pass
         return said
 
 
@@ -121,25 +125,26 @@ def _():
     length = f"content-length: {len(body)}"
     chunks = b"%x\r\n%s\r\n0\r\n\r\n" % (len(body), body)
     start = f"POST /v1/messages HTTP/1.1\r\nhost: x\r\nx-api-key: not-a-key\r\n{kind}"
-    for what, lines, sent in (
-        ("two lengths", f"{length}\r\ncontent-length: {len(body) + 1}", body),
-        ("length and chunks", f"{length}\r\ntransfer-encoding: chunked", chunks),
-        ("chunks", "transfer-encoding: chunked", chunks),
-        ("a giant header", f"{length}\r\nx: " + "x" * 1_000_000, body),
+
+    def judge(what, wanted, said):
+        line = no(what, said)
+        if not line.startswith(wanted):
+            raise Open(f"nothing is proved: {what}: {line}, and not {wanted}")
+    for what, wanted, lines, sent in (
+        ("two lengths", "400", f"{length}\r\ncontent-length: {len(body) + 1}", body),
+        ("length and chunks", "411", f"{length}\r\ntransfer-encoding: chunked", chunks),
+        ("chunks", "411", "transfer-encoding: chunked", chunks),
+        ("a giant header", "431", f"{length}\r\nx: " + "x" * 1_000_000, body),
     ):
-        try:
-            no(what, exchange(f"{start}\r\n{lines}", sent))
-        except ConnectionResetError:
-            # It was cut off before all was sent.
-            continue
-    for what, lines in (
-        ("two kinds of body", f"{kind}\r\n{kind}"),
-        ("no JSON", "content-type: text/plain"),
-        ("an encoding", f"{kind}\r\ncontent-encoding: gzip"),
-        ("two versions", f"{kind}\r\nanthropic-version: x"),
+        judge(what, wanted, exchange(f"{start}\r\n{lines}", sent))
+    for what, wanted, lines in (
+        ("two kinds of body", "400", f"{kind}\r\n{kind}"),
+        ("no JSON", "415", "content-type: text/plain"),
+        ("an encoding", "415", f"{kind}\r\ncontent-encoding: gzip"),
+        ("two versions", "400", f"{kind}\r\nanthropic-version: x"),
     ):
-        refusal(what, body, lines)
-    raise Blocked("none answers")
+        judge(what, wanted, post(body, lines))
+    raise Blocked("each is refused as what it is")
 
 
 @twin("the model answers")

@@ -52,6 +52,8 @@ GONE = {
     "move_pages": (279, 239, -1, 0, 0, 0, 0, 0),
     # The second filter's, for the agent alone.
     "landlock_create_ruleset": (444, 444, 0, 0, 1),
+    "landlock_add_rule": (445, 445, -1, 0, 0, 0),
+    "landlock_restrict_self": (446, 446, -1, 0),
     "seccomp": (317, 277, 0xFFFF, 0, 0),
     "personality": (135, 92, 0xFFFFFFFF),
 }
@@ -106,17 +108,16 @@ def _():
     raise Open(f"the kernel answers {name_of(ctypes.get_errno())}")
 
 
-@probe("kernel: typing into a terminal (TIOCSTI)")
-def _():
-    import fcntl, pty, termios
-    _, slave = pty.openpty()
-    try:
-        fcntl.ioctl(slave, termios.TIOCSTI, b"x")
-    except OSError as error:
-        if error.errno == errno.ENOSYS:
-            raise Blocked("ENOSYS")
-        raise Open(f"the kernel answers {name_of(error.errno)}")
-    raise Open("it typed")
+def told_to_terminal(number):
+    def run():
+        import fcntl, pty
+        _, slave = pty.openpty()
+        refused(FILTER, fcntl.ioctl, slave, number, b"x")
+    return run
+
+
+PROBES.append(("kernel: typing into a terminal (TIOCSTI)", told_to_terminal(0x5412)))
+PROBES.append(("kernel: a console's selection, pasted (TIOCLINUX)", told_to_terminal(0x541C)))
 
 
 @probe("kernel: system calls of 32 bits")

@@ -32,6 +32,23 @@ def memory(pid):
                     break
 
 
+def in_memory(pids):
+    """Those that have the key in their memory, and of how many something was read."""
+    having, read = [], 0
+    for pid in pids:
+        began = False
+        try:
+            for piece in memory(pid):
+                began = began or piece != b""
+                if KEY in piece:
+                    having.append(pid)
+                    break
+        except OSError:
+            pass
+        read += began
+    return having, read
+
+
 # Where files are the kernel's own.
 KERNELS = {"proc", "sysfs", "cgroup2", "devpts", "mqueue"}
 # How much is looked at, at most.
@@ -125,16 +142,13 @@ def _():
         except Enough:
             unread.append(top)
     others = [pid for pid in pids if int(pid) != os.getpid()]
-    for pid in others:
-        try:
-            if any(KEY in piece for piece in memory(pid)):
-                found.append(f"the memory of process {pid}")
-        except OSError:
-            continue
+    having, read = in_memory(others)
+    found += [f"the memory of process {pid}" for pid in having]
     if any(found):
         raise Open(", ".join(filter(None, found)))
     # The image was made without a key.
     if set(unread) - {"/"}:
         raise Open(f"nothing is proved: not all was read in {unread}, after {len(seen)} places")
     rest = "; of the image not all was read, it took too long" if unread else ""
-    raise Blocked(f"not in {len(seen)} places, nor in {len(others)} processes{rest}")
+    raise Blocked(f"not in {len(seen)} places, nor in the memory of {read} processes; "
+                  f"that of {len(others) - read} cannot be read{rest}")

@@ -2,13 +2,15 @@
 //! must be found.
 
 /// Every layer away: no filter, no capability dropped, nothing covered or read-only, the host's
-/// folders and sockets in it, a device and a setuid program more, the key in shared memory and
-/// far back in a file, no limits.
+/// folders and sockets in it, a device and a setuid program more, the key in shared memory, far
+/// back in a file and in the memory of pid 1, no limits.
 pub const ALL_AWAY: &str = r#"
 import shutil
 p, l = c["process"], c["linux"]
 l.pop("seccomp", None); l["maskedPaths"] = []; l["readonlyPaths"] = []; l.pop("sysctl", None)
 p["noNewPrivileges"] = False; p["rlimits"] = []
+# Where nobody limits processes, systemd does.
+l["resources"] = {"pids": {"limit": -1}} if l["resources"].get("pids") else {}
 every = ["CAP_" + name for name in """CHOWN DAC_OVERRIDE DAC_READ_SEARCH FOWNER FSETID KILL SETGID
     SETUID SETPCAP NET_BIND_SERVICE NET_ADMIN NET_RAW IPC_LOCK SYS_CHROOT SYS_PTRACE SYS_ADMIN MKNOD
     SETFCAP AUDIT_WRITE SYS_RESOURCE""".split()]
@@ -19,7 +21,9 @@ for m in c["mounts"]:
     m["options"] = [o for o in m["options"] if o not in ("ro", "noexec", "nosuid", "nodev")]
 workspace = mount("/workspace")["source"]
 key = workspace.split("/users/")[0] + "/key"
-open(workspace + "/key", "w").write("x" * ((5 << 20) - 9) + open(key).read())
+held = open(key).read().strip()
+open(workspace + "/key", "w").write("x" * ((5 << 20) - 9) + held)
+p["env"].append("HELD=" + held)
 bind(key, "/dev/shm/key")
 shutil.copy("/bin/true", workspace + "/raised")
 os.chmod(workspace + "/raised", 0o4755)
@@ -51,7 +55,18 @@ if child == 0: os.execv({launcher[0]!r}, {launcher!r})
 os.waitpid(child, 0)"""]
 "#;
 
-/// What stays blocked whatever is taken away, and why that cannot be.
+/// What stays blocked on this machine or is found open, and which part of a machine decides it.
+pub const MACHINES: &[(&str, &str)] = &[
+    ("kernel: delete_module", "a kernel may be built without modules"),
+    ("kernel: finit_module", "the same"),
+    ("kernel: init_module", "the same"),
+    ("kernel: kexec_file_load", "a kernel may be built without kexec"),
+    ("kernel: kexec_load", "the same"),
+    ("kernel: system calls of 32 bits", "a kernel may be built without them"),
+    ("network: the metadata address", "there is nobody to ask on a machine without a network"),
+];
+
+/// What stays blocked on every machine, whatever is taken away, and why that cannot be.
 pub const STAYS: &[(&str, &str)] = &[
     (
         "door: pid 1 is killed or stopped",
@@ -77,14 +92,6 @@ pub const STAYS: &[(&str, &str)] = &[
     ("host: reads trap-up/passwd", "the same"),
     ("host: reads trap-zero", "the same"),
     ("host: reads way-out", "the same"),
-    ("kernel: delete_module", "a kernel may be built without modules"),
-    ("kernel: finit_module", "the same"),
-    ("kernel: init_module", "the same"),
-    ("kernel: kexec_file_load", "a kernel may be built without kexec"),
-    ("kernel: kexec_load", "the same"),
-    ("kernel: system calls of 32 bits", "a kernel may be built without them"),
-    ("network: names", "there is nobody to ask on a machine without a network"),
-    ("network: the metadata address", "the same"),
     ("persistence: Git's settings of the workspace", "the agent has its own Git ignore them"),
     ("persistence: files of the agent's runtime", "its runtime is built to read none"),
     ("privileges: a map of users", "a map can be written once"),
@@ -107,6 +114,9 @@ pub const FOUND: &[(&str, &str)] = &[
     ("key: an error of the model's server that quotes it", "the error came as it was"),
     ("key: environment, arguments, memory, files", "/dev/shm/key"),
     ("key: environment, arguments, memory, files", "/workspace/key"),
+    ("key: environment, arguments, memory, files", "/environ"),
+    ("key: environment, arguments, memory, files", "the memory of process 1"),
+    ("network: names", "it succeeded: '192.0.2.53'"),
     ("network: the host's loopback", "it succeeded"),
     (
         "privileges: programs that give another user",

@@ -19,6 +19,7 @@
 //! | it fails for a reason that is no layer's | `open`: nothing is proved |
 //! | the preflight falls short of the plan | `open`, and the probes run all the same: they show what of it matters |
 //! | a layer that this machine lacks, and the owner accepted to do without | `not_tested`, with its name |
+//! | nobody keeps a journal, or we may not read it | `not_tested`: it may hold anything |
 //! | the probes stop early, or say something else | `open` |
 //! | the machine lacks what a run needs, or a cell cannot be made | the command fails; what was |
 //! |  | tried stands, the rest is one line more, `not_tested`, with the reason |
@@ -26,6 +27,7 @@
 mod bait;
 mod host;
 mod leaks;
+mod names;
 mod persistence;
 mod server;
 mod service;

@@ -12,6 +12,7 @@ use tokio::net::TcpListener;
 use uuid::Uuid;
 
 use super::super::Args;
+use super::names;
 use super::server::Server;
 use crate::cell::door::Model;
 use crate::cell::start::{Session, StartLine};
@@ -58,6 +59,7 @@ pub(super) struct Bait {
     model: String,
     other_model: String,
     port: u16,
+    resolver: u16,
     abstract_name: String,
     // They listen for as long as this lives.
     _port: TcpListener,
@@ -110,6 +112,7 @@ impl Bait {
             model: model.unwrap_or_default(),
             other_model: other_model.unwrap_or_default(),
             port: listener.local_addr().map_err(failed)?.port(),
+            resolver: names::listen().await.map_err(failed)?,
             abstract_name,
             _port: listener,
             _abstract: UnixListener::bind_addr(&address).map_err(failed)?,
@@ -254,6 +257,7 @@ impl Bait {
             "other_model": self.other_model,
             "reached": self.server.word(),
             "port": self.port,
+            "resolver": self.resolver,
             "abstract": self.abstract_name,
             "sockets": [args.podman.clone(), paths::socket()],
             "host_files": [inside("key"), inside("instance"), inside("lock")],

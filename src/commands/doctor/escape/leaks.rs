@@ -21,15 +21,18 @@ use crate::host::machine::now;
 /// Whose runs they are.
 pub(super) const USER: &str = "escape-key";
 /// The lines that this adds.
-pub(super) const PROBES: [&str; 4] = [ERROR, INSPECT, STORE, LOG];
+pub(super) const PROBES: [&str; 5] = [ERROR, INSPECT, STORE, LOG, JOURNAL];
 const ERROR: &str = "key: what a run's error and record tell";
 const INSPECT: &str = "key: what Podman tells of a cell";
 const STORE: &str = "key: what the service keeps";
-const LOG: &str = "key: the log, with all details, and the journal";
+const LOG: &str = "key: the log, with all details";
+const JOURNAL: &str = "key: the journal";
 /// What the demo model says before the key.
 const QUOTED: &str = "the key that came: ";
+/// How a line begins that is written into the journal to be found there.
+const MARKER: &str = "noclaw-escape-";
 /// Where the journal is written to.
-const JOURNAL: &str = "/run/systemd/journal/socket";
+const JOURNAL_SOCKET: &str = "/run/systemd/journal/socket";
 /// How long it may take until it can be read there.
 const JOURNAL_TIME: Duration = Duration::from_secs(10);
 
@@ -56,10 +59,6 @@ pub(super) async fn ask(service: &Service, cells: &Cells) -> Told {
 pub(super) async fn look(told: Told, service: &Service, bait: &Bait) -> Vec<Probed> {
     let kept = ["noclaw.db", "noclaw.db-wal"].map(|name| file(&service.state().join(name)));
     let log = file(&service.log());
-    let (journal, about) = match journal(told.since).await {
-        Some(journal) => (journal, "the log and the journal"),
-        None => (String::new(), "the log; there is no journal to be read here"),
-    };
     let judge = |probe, found: Result<String, String>, twin: &str, about| match found {
         Ok(text) if text.contains(bait.key()) => Probed::new(probe, Outcome::Open, "it is there"),
         Ok(text) if text.contains(twin) => {
@@ -68,11 +67,16 @@ pub(super) async fn look(told: Told, service: &Service, bait: &Bait) -> Vec<Prob
         Ok(_) => Probed::new(probe, Outcome::Open, format!("nothing is proved: no {twin:?}")),
         Err(why) => Probed::new(probe, Outcome::Open, why),
     };
+    let journal = match journal(told.since).await {
+        Some(journal) => judge(JOURNAL, Ok(journal), MARKER, "the journal"),
+        None => Probed::new(JOURNAL, Outcome::NotTested, "no journal can be read here"),
+    };
     vec![
         judge(ERROR, told.error, QUOTED, "the error and what is told of the run"),
         judge(INSPECT, told.inspect, USER, "what an inspect tells"),
         judge(STORE, Ok(kept.concat()), USER, "the store"),
-        judge(LOG, Ok(log + &journal), &told.run, about),
+        judge(LOG, Ok(log), &told.run, "the log"),
+        journal,
     ]
 }
 
@@ -113,9 +117,9 @@ async fn inspect(service: &Service, cells: &Cells) -> Result<String, String> {
 
 /// What the journal has taken since then, if there is one that can be read: a line of ours is seen.
 async fn journal(since: i64) -> Option<String> {
-    let marker = format!("noclaw-escape-{}", Uuid::new_v4().simple());
+    let marker = format!("{MARKER}{}", Uuid::new_v4().simple());
     let line = format!("MESSAGE={marker}\n");
-    UnixDatagram::unbound().ok()?.send_to(line.as_bytes(), JOURNAL).ok()?;
+    UnixDatagram::unbound().ok()?.send_to(line.as_bytes(), JOURNAL_SOCKET).ok()?;
     let late = Instant::now() + JOURNAL_TIME;
     loop {
         let mut journalctl = Command::new("journalctl");

@@ -93,8 +93,8 @@ struct Attack {
     /// not wait for its turn twice.
     permitted: Vec<String>,
     forbidden: Vec<String>,
-    /// How the error begins of a run that is ended for it. HTTP/2 itself ends a door on which many
-    /// streams are begun and given up.
+    /// How the error begins of a run that is ended for it, by the limit that it ran into. A door
+    /// that was lost is none: whatever breaks the launcher looks so.
     #[serde(default)]
     ends: Vec<String>,
     /// Or what the forbidden thing says when it came to nothing.
