@@ -160,70 +160,74 @@ fn at<'a>(measured: &'a mut Measured, place: &str) -> &'a mut Mount {
 /// A way to break a measurement, and the field that must be named.
 type Broken<T> = (fn(&mut T), &'static str);
 
+const MOUNTS_BROKEN: &[Broken<Measured>] = &[
+    (|m| at(m, "/").options = "rw".into(), "the mode of the mount /"),
+    (|m| at(m, "/workspace").options = "ro".into(), "the mode of the mount /workspace"),
+    (
+        |m| at(m, "/workspace").options = "rw,nosuid,relatime".into(),
+        "the list of options of the mount /workspace",
+    ),
+    (
+        |m| at(m, "/workspace").options = "rw,nodev,relatime".into(),
+        "the list of options of the mount /workspace",
+    ),
+    (|m| at(m, "/workspace").kind = "proc".into(), "the type of the mount /workspace"),
+    (
+        |m| at(m, "/workspace").propagation = "master:1".into(),
+        "the propagation of the mount /workspace",
+    ),
+    (|m| m.places.push("/proc/keys".into()), "what is mounted at /proc/keys"),
+    (|m| at(m, "/workspace").inode = Some(8), "what is mounted at /workspace"),
+    (|m| at(m, "/workspace").device = None, "what is mounted at /workspace"),
+    (|m| drop(m.mounts.remove(0)), "what is mounted at /workspace"),
+    (|m| m.mounts.push(mount("/srv", "ext4", "ro")), "what is mounted at /srv"),
+    (|m| m.mounts.push(mount("/tmp", "tmpfs", "rw")), "the number of mounts at /tmp"),
+    (|m| m.mounts.push(mount("/dev/sda", "devtmpfs", "rw")), "what is mounted at /dev/sda"),
+    (|m| m.mounts.push(mount("/dev/zero", "ext4", "rw")), "what is mounted at /dev/zero"),
+    (|m| m.mounts.retain(|m| m.destination != "/proc/sys"), "what is mounted at /proc/sys"),
+    (|m| at(m, "/etc/hosts").root = "/etc/shadow".into(), "what is mounted at /etc/hosts"),
+    (
+        |m| at(m, "/etc/hosts").root = "/containers/another/userdata/hosts".into(),
+        "what is mounted at /etc/hosts",
+    ),
+    (|m| at(m, "/etc/hosts").options = "rw".into(), "the mode of the mount /etc/hosts"),
+    (|m| at(m, "/sys").kind = "ext4".into(), "the type of the mount /sys"),
+    (|m| at(m, "/sys").root = "/devices".into(), "what is mounted at /sys"),
+    (|m| at(m, "/dev").options = "rw,nosuid".into(), "the list of options of the mount /dev"),
+    (|m| at(m, "/dev").options = "ro,noexec".into(), "the list of options of the mount /dev"),
+    (|m| at(m, "/run").options = "rw".into(), "the list of options of the mount /run"),
+    (|m| at(m, "/tmp").super_options = "rw".into(), "the size of /tmp"),
+];
+
+const OTHERS_BROKEN: &[Broken<Measured>] = &[
+    (|m| m.uids = vec![0; 4], "the user"),
+    (|m| m.gids = vec![1000, 1000, 0, 1000], "the group"),
+    (|m| m.groups.push(27), "the list of other groups"),
+    (|m| m.uid_map.truncate(1), "the map of users"),
+    (|m| m.uid_map[0].outside = 0, "the map of users"),
+    (|m| m.gid_map[1].count = 2, "the map of groups"),
+    (|m| m.no_new_privs = false, "no-new-privileges"),
+    (|m| m.seccomp_mode = 0, "the seccomp mode"),
+    (|m| m.capabilities.bounding = 1, "the union of the capability sets"),
+    (|m| m.interfaces.push("tap0".into()), "the list of network interfaces"),
+    (|m| _ = m.namespaces.insert("pid".into(), 5), "the pid namespace"),
+    (|m| _ = m.namespaces.insert("ipc".into(), 2), "the ipc namespace"),
+    (|m| _ = m.namespaces.remove("uts"), "the uts namespace"),
+    (|m| m.limits.memory_max = Some("max".into()), "memory.max"),
+    (|m| m.limits.memory_swap_max = Some("1".into()), "memory.swap.max"),
+    (|m| m.limits.pids_max = None, "pids.max"),
+    (|m| m.limits.cpu_max = Some("max 100000".into()), "cpu.max"),
+    (|m| m.limits.nofile = None, "the limit of open files"),
+    (|m| m.limits.fsize = None, "the limit of a file's size"),
+    (|m| m.limits.core = Some(1), "the limit of a core dump"),
+    (|m| drop(m.devices.insert("kvm".into(), "c 10:232".into())), "/dev/kvm"),
+    (|m| drop(m.devices.insert("null".into(), "c 1:1".into())), "/dev/null"),
+    (|m| m.environment.push("SECRET".into()), "the list of variables"),
+];
+
 #[test]
 fn every_difference_is_named_in_either_process() -> Result<()> {
-    let broken: &[Broken<Measured>] = &[
-        (|m| m.uids = vec![0; 4], "the user"),
-        (|m| m.gids = vec![1000, 1000, 0, 1000], "the group"),
-        (|m| m.groups.push(27), "the list of other groups"),
-        (|m| m.uid_map.truncate(1), "the map of users"),
-        (|m| m.uid_map[0].outside = 0, "the map of users"),
-        (|m| m.gid_map[1].count = 2, "the map of groups"),
-        (|m| m.no_new_privs = false, "no-new-privileges"),
-        (|m| m.seccomp_mode = 0, "the seccomp mode"),
-        (|m| m.capabilities.bounding = 1, "the union of the capability sets"),
-        (|m| m.interfaces.push("tap0".into()), "the list of network interfaces"),
-        (|m| _ = m.namespaces.insert("pid".into(), 5), "the pid namespace"),
-        (|m| _ = m.namespaces.insert("ipc".into(), 2), "the ipc namespace"),
-        (|m| _ = m.namespaces.remove("uts"), "the uts namespace"),
-        (|m| at(m, "/").options = "rw".into(), "the mode of the mount /"),
-        (|m| at(m, "/workspace").options = "ro".into(), "the mode of the mount /workspace"),
-        (
-            |m| at(m, "/workspace").options = "rw,nosuid,relatime".into(),
-            "the list of options of the mount /workspace",
-        ),
-        (
-            |m| at(m, "/workspace").options = "rw,nodev,relatime".into(),
-            "the list of options of the mount /workspace",
-        ),
-        (|m| at(m, "/workspace").kind = "proc".into(), "the type of the mount /workspace"),
-        (
-            |m| at(m, "/workspace").propagation = "master:1".into(),
-            "the propagation of the mount /workspace",
-        ),
-        (|m| m.places.push("/proc/keys".into()), "what is mounted at /proc/keys"),
-        (|m| at(m, "/workspace").inode = Some(8), "what is mounted at /workspace"),
-        (|m| at(m, "/workspace").device = None, "what is mounted at /workspace"),
-        (|m| drop(m.mounts.remove(0)), "what is mounted at /workspace"),
-        (|m| m.mounts.push(mount("/srv", "ext4", "ro")), "what is mounted at /srv"),
-        (|m| m.mounts.push(mount("/tmp", "tmpfs", "rw")), "the number of mounts at /tmp"),
-        (|m| m.mounts.push(mount("/dev/sda", "devtmpfs", "rw")), "what is mounted at /dev/sda"),
-        (|m| m.mounts.push(mount("/dev/zero", "ext4", "rw")), "what is mounted at /dev/zero"),
-        (|m| m.mounts.retain(|m| m.destination != "/proc/sys"), "what is mounted at /proc/sys"),
-        (|m| at(m, "/etc/hosts").root = "/etc/shadow".into(), "what is mounted at /etc/hosts"),
-        (
-            |m| at(m, "/etc/hosts").root = "/containers/another/userdata/hosts".into(),
-            "what is mounted at /etc/hosts",
-        ),
-        (|m| at(m, "/etc/hosts").options = "rw".into(), "the mode of the mount /etc/hosts"),
-        (|m| at(m, "/sys").kind = "ext4".into(), "the type of the mount /sys"),
-        (|m| at(m, "/sys").root = "/devices".into(), "what is mounted at /sys"),
-        (|m| at(m, "/dev").options = "rw,nosuid".into(), "the list of options of the mount /dev"),
-        (|m| at(m, "/dev").options = "ro,noexec".into(), "the list of options of the mount /dev"),
-        (|m| at(m, "/run").options = "rw".into(), "the list of options of the mount /run"),
-        (|m| at(m, "/tmp").super_options = "rw".into(), "the size of /tmp"),
-        (|m| m.limits.memory_max = Some("max".into()), "memory.max"),
-        (|m| m.limits.memory_swap_max = Some("1".into()), "memory.swap.max"),
-        (|m| m.limits.pids_max = None, "pids.max"),
-        (|m| m.limits.cpu_max = Some("max 100000".into()), "cpu.max"),
-        (|m| m.limits.nofile = None, "the limit of open files"),
-        (|m| m.limits.fsize = None, "the limit of a file's size"),
-        (|m| m.limits.core = Some(1), "the limit of a core dump"),
-        (|m| drop(m.devices.insert("kvm".into(), "c 10:232".into())), "/dev/kvm"),
-        (|m| drop(m.devices.insert("null".into(), "c 1:1".into())), "/dev/null"),
-        (|m| m.environment.push("SECRET".into()), "the list of variables"),
-    ];
-    for (break_it, field) in broken {
+    for (break_it, field) in MOUNTS_BROKEN.iter().chain(OTHERS_BROKEN) {
         for process in ["launcher", "agent"] {
             let mut bad = preflight()?;
             break_it(if process == "agent" { &mut bad.agent } else { &mut bad.launcher });
