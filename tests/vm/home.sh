@@ -340,10 +340,18 @@ upgraded() {
 removed() {
     DEBIAN_FRONTEND=noninteractive apt-get remove --yes --quiet noclaw </dev/null || return 1
     until_true 60 nothing_runs || { pgrep -a noclaw && return 1; }
-    [ -z "$(containers alice)$(containers bob)" ] && is alice inactive noclaw.socket &&
-        is bob inactive noclaw.socket && [ ! -S "$(runtime alice)/noclaw/noclaw.sock" ] &&
-        [ -z "$(ls /usr/lib/systemd/user/noclaw* 2>/dev/null)" ] &&
-        as alice test -e .local/state/noclaw/noclaw.db
+    as alice test -e .local/state/noclaw/noclaw.db || { echo "her messages are gone" && return 1; }
+    [ -z "$(what_is_left | tee /dev/stderr)" ]
+}
+
+what_is_left() {
+    local user
+    ls -d /usr/lib/systemd/user/noclaw* 2>/dev/null
+    for user in alice bob; do
+        containers "$user"
+        is "$user" inactive noclaw.socket || echo "$user's socket is on"
+        ls "$(runtime "$user")/noclaw/noclaw.sock" 2>/dev/null
+    done
 }
 
 nothing_runs() { ! pgrep -x 'noclaw|noclaw-cell' >/dev/null; }

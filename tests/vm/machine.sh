@@ -73,7 +73,7 @@ furnish() { # ROOT
     # Ordinary users, as an administrator makes them. They never log in.
     chroot "$root" useradd --create-home --shell /bin/bash alice
     chroot "$root" useradd --create-home --shell /bin/bash bob
-    echo '/dev/vda / ext4 rw 0 1' >"$root/etc/fstab"
+    echo '/dev/vda / ext4 rw,noatime 0 1' >"$root/etc/fstab"
     echo noclaw-vm >"$root/etc/hostname"
     # They may hold a password; and without a network there is nothing to be had.
     rm -rf "$root"/etc/apt/sources.list*
@@ -124,7 +124,7 @@ make_base() {
     # shellcheck disable=SC2016
     "${as_root[@]}" bash -euc 'cd "$1"; tar -xf root.tar -C root --exclude="./dev/*"
         cp root/boot/vmlinuz-* kernel; cp root/boot/initrd.img-* initrd; chmod 644 kernel initrd
-        mke2fs -q -t ext4 -d root disk "$2"; chmod 644 disk' _ "$work" "$size"
+        mke2fs -q -t ext4 -O ^has_journal -d root disk "$2"; chmod 644 disk' _ "$work" "$size"
     mv "$work/kernel" "$base.kernel"
     mv "$work/initrd" "$base.initrd"
     cp --sparse=always "$work/disk" "$base.part"
@@ -208,6 +208,9 @@ pack() { # THEME[:TEST[,TEST…]]…
 
 # --- A boot ---------------------------------------------------------------------------------------
 
+# What is written stays in memory: nothing but an orderly end of the machine is tried.
+lazily="sysctl.vm.dirty_ratio=80 sysctl.vm.dirty_background_ratio=60"
+lazily+=" sysctl.vm.dirty_expire_centisecs=90000"
 parts=() # processes, one for each
 machine=''
 stop_machine() {
@@ -256,7 +259,7 @@ boot() { # PART PHASE
         -smp "$cores" -m "$memory" -display none -nic none -no-reboot \
         -serial "file:$log.console" -serial "file:$log.result" "${shell[@]}" \
         -kernel "$base.kernel" -initrd "$base.initrd" \
-        -append "root=/dev/vda rw console=ttyS0 panic=-1 quiet noclaw.part=$1 noclaw.phase=$2" \
+        -append "root=/dev/vda rw console=ttyS0 panic=-1 quiet $lazily noclaw.part=$1 noclaw.phase=$2" \
         -drive "file=$log.part,format=raw,if=virtio,cache=unsafe" \
         -drive "file=$programs,format=raw,if=virtio,readonly=on" \
         -drive "file=$image,format=raw,if=virtio,readonly=on" </dev/null >&2 &
