@@ -29,7 +29,7 @@ run: ## try NoClaw: [MESSAGE=…] [MODEL_API=URL] [API_KEY_FILE=FILE] [YES=1]
 test: ## all tests that need no virtual machine, on real cells: [ARGS="--test story"]
 	@packaging/test.sh $(ARGS)
 
-vm-test: ## the package on Debian machines with systemd and all limits, by QEMU: [VM=bookworm] [ARGS=home|escape|THEME]
+vm-test: ## the package on Debian machines with systemd and all limits, by QEMU: [VM=bookworm] [ARGS=home|again|escape|THEME]
 	@tests/vm/machine.sh $(ARGS)
 
 escape: ## attack a real cell from inside, and tell what it held against: [ARGS=--json]
