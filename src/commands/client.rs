@@ -90,7 +90,7 @@ impl Client {
         self.socket == paths::socket()
     }
 
-    /// The same client, whose answers may take this long to begin.
+    /// The same client, whose answers may take this long to begin, and as long again to come whole.
     pub fn within(&self, silence: Duration) -> Self {
         Self { silence, ..self.clone() }
     }
@@ -154,8 +154,14 @@ impl Client {
         body: Bytes,
     ) -> Result<Answer, Miss> {
         let response = self.send(method, path, headers, body).await?;
-        let body = response.into_body().collect().await.map_err(|error| lost(&error))?;
-        Ok(Answer { body: body.to_bytes() })
+        Ok(Answer { body: self.whole(response).await? })
+    }
+
+    /// All of an answer that is no stream.
+    async fn whole(&self, response: Response<Incoming>) -> Result<Bytes, Miss> {
+        let body = timeout(self.silence, response.into_body().collect()).await;
+        let body = body.map_err(|_| self.silent())?.map_err(|error| lost(&error))?;
+        Ok(body.to_bytes())
     }
 
     async fn send(
@@ -190,8 +196,7 @@ impl Client {
         let response = response.map_err(|_| self.silent())?.map_err(|error| lost(&error))?;
         let kind = response.headers().get(CONTENT_TYPE).map(hyper::header::HeaderValue::as_bytes);
         if kind == Some(b"application/problem+json") {
-            let body = response.into_body().collect().await.map_err(|error| lost(&error))?;
-            return Err(Miss::Refused(refusal(&body.to_bytes())));
+            return Err(Miss::Refused(refusal(&self.whole(response).await?)));
         }
         Ok(response)
     }
@@ -239,6 +244,25 @@ mod tests {
         let (message, hint) = said.unwrap_or_default();
         assert!(message.ends_with("has not answered within 1 s"), "{message}");
         assert!(hint.contains("systemctl --user status"), "{hint}");
+        Ok(())
+    }
+
+    #[tokio::test]
+    async fn an_answer_that_breaks_off_is_not_waited_for_without_end() -> std::io::Result<()> {
+        use tokio::io::{AsyncReadExt, AsyncWriteExt};
+        let folder = tempfile::tempdir()?;
+        let socket = folder.path().join("sock");
+        let listener = tokio::net::UnixListener::bind(&socket)?;
+        let stalls = async {
+            let (mut stream, _) = listener.accept().await?;
+            _ = stream.read(&mut [0; 1024]).await?;
+            stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nhalf").await?;
+            std::io::Result::Ok(stream)
+        };
+        let client = Client::at(socket, SILENCE);
+        let (_stream, said) = tokio::join!(stalls, client.get("/v1/status"));
+        let said = said.err().map(Failure::from).map(|failure| failure.message);
+        assert!(said.is_some_and(|said| said.ends_with("has not answered within 1 s")));
         Ok(())
     }
 }

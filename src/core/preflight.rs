@@ -81,9 +81,9 @@ impl CellPlan {
         for kind in NAMESPACES {
             let field = format!("the {kind} namespace");
             let (found, host) = (measured.namespaces.get(kind), self.host_namespaces.get(kind));
-            let word = |what: &str| match found {
-                Some(inode) => format!("{what} ({inode})"),
-                None => "unknown".to_owned(),
+            let word = |what: &str| match (found, host) {
+                (Some(inode), Some(_)) => format!("{what} ({inode})"),
+                _ => "unknown".to_owned(),
             };
             if found.is_none() || host.is_none() || found == host {
                 return check.equal(&field, "the cell's own", word("the service's"));
