@@ -13,11 +13,13 @@ use nix::unistd::Pid;
 use super::{Result, podman, podman_at, until};
 
 /// An image as small as it can be (Podman copies it once, for a cell's users): a shell, a few
-/// programs of the ground's image, and the agent's program.
+/// programs of the ground's image below /usr, where Landlock lets programs be, and the agent's.
 const RECIPE: &str = "ARG WHOLE
 FROM ${WHOLE} AS whole
 USER 0
-RUN mkdir -p /small/bin /small/noclaw /small/workspace /small/transcripts \
+RUN mkdir -p /small/usr/bin /small/usr/lib /small/usr/lib64 \
+        /small/noclaw /small/workspace /small/transcripts \
+    && for name in bin lib lib64; do ln -s usr/$name /small/$name; done \
     && for name in cat head kill sh sleep touch tr yes; do \
         cp -L /bin/$name /small/bin; \
         ldd /bin/$name | grep -o '/[^ ]*' | xargs -I{} cp --parents -L {} /small; done
