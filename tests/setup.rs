@@ -1,15 +1,19 @@
 //! `noclaw setup` where it cannot go through: without a service manager, or with answers that are
-//! none. It says why and what to do, and has changed nothing. `make vm-test` has it go through.
+//! none. It says why and what to do, and has changed nothing. `make vm-test` has it go through. And
+//! what it has written is known to `noclaw doctor`.
 
 #![expect(clippy::disallowed_methods, reason = "a test looks at a home of its own")]
+#![expect(clippy::indexing_slicing, reason = "a JSON value has null at what is not there")]
 
 mod support;
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
-use support::{NOCLAW, Result, exits, told};
+use serde_json::Value;
+use support::{NOCLAW, Result, exits, ground, told};
 
 /// Sets up in an empty home, in which nothing may be afterwards.
 fn refused(args: &[&str]) -> Result<Output> {
@@ -58,9 +62,61 @@ fn answers_that_are_none_are_refused_with_what_is_one() -> Result {
     Ok(())
 }
 
+/// What the doctor finds in this home: of the key, and of the limits.
+fn doctor(home: &Path, args: &[&str]) -> Result<[(String, String); 2]> {
+    let mut command = Command::new(NOCLAW);
+    command.args(["doctor", "--json"]).args(args).env("HOME", home);
+    for variable in ["XDG_CONFIG_HOME", "NOCLAW_MODEL_API", "NOCLAW_API_KEY_FILE"] {
+        command.env_remove(variable);
+    }
+    let output = command.env_remove("NOCLAW_ACCEPT_WITHOUT").output()?;
+    let rows: Vec<Value> = serde_json::from_slice(&output.stdout)?;
+    let row = |check: &str| {
+        let row = rows.iter().find(|row| row["check"] == check).cloned().unwrap_or_default();
+        (row["result"].to_string(), row["detail"].to_string())
+    };
+    Ok([row("key"), row("cgroups")])
+}
+
+#[test]
+fn the_doctor_knows_what_setup_has_kept_for_the_service() -> Result {
+    let home = tempfile::tempdir()?;
+    let config = home.path().join(".config");
+    let [key, limits] = doctor(home.path(), &[])?;
+    assert_eq!(key, ("\"warn\"".into(), "\"none was named here\"".into()));
+    // Where this machine has every controller there is nothing to be accepted.
+    let missing = std::env::var("NOCLAW_ACCEPT_WITHOUT").unwrap_or_default();
+    assert_eq!(limits.0 == "\"fail\"", !missing.is_empty(), "{limits:?}");
+
+    let drop_in = config.join("systemd/user/noclaw.service.d/setup.conf");
+    let file = config.join("noclaw/key");
+    fs::create_dir_all(drop_in.parent().ok_or("no folder")?)?;
+    fs::create_dir_all(file.parent().ok_or("no folder")?)?;
+    fs::write(&file, "sk-kept-by-setup\n")?;
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o600))?;
+    let kept = format!(
+        "[Service]\nLoadCredential=api-key:{}\nEnvironment=\"NOCLAW_ACCEPT_WITHOUT={missing}\"\n",
+        file.display()
+    );
+    fs::write(&drop_in, kept)?;
+    let [key, limits] = doctor(home.path(), &[])?;
+    assert_eq!(key, ("\"ok\"".into(), format!("\"{}\"", file.display())));
+    assert_ne!(limits.0, "\"fail\"", "{limits:?}");
+    // What is said now goes before.
+    let [_, limits] = doctor(home.path(), &["--accept-without="])?;
+    assert_eq!(limits.0 == "\"fail\"", !missing.is_empty(), "{limits:?}");
+    let [key, _] = doctor(home.path(), &["--api-key-file", "/none"])?;
+    assert_eq!(key.0, "\"fail\"", "{key:?}");
+
+    fs::write(&drop_in, "[Service]\nEnvironment=\"NOCLAW_MODEL_API=demo\"\n")?;
+    let [key, _] = doctor(home.path(), &[])?;
+    assert_eq!(key, ("\"warn\"".into(), "\"the demo model needs none\"".into()));
+    Ok(())
+}
+
 #[test]
 fn a_bar_shows_how_far_an_image_has_come_and_what_is_no_image_is_told() -> Result {
-    let house = support::House::closed(&support::ground("NOCLAW_PODMAN")?, &[])?;
+    let house = support::House::closed(&ground("NOCLAW_PODMAN")?, &[])?;
     let file = house.path("no-image");
     fs::create_dir_all(file.parent().ok_or("no folder")?)?;
     fs::write(&file, vec![7; 3_000_000])?;

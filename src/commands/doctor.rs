@@ -1,5 +1,5 @@
 //! `noclaw doctor`: what this machine needs to run NoClaw, each ok, warn or fail with a hint. It
-//! asks the machine, not the service.
+//! asks the machine, not the service. What no flag or variable says is as `noclaw setup` has it.
 
 mod escape;
 mod landlock;
@@ -10,6 +10,8 @@ use std::path::PathBuf;
 use serde::Serialize;
 
 use self::escape::{Outcome, Probed};
+use super::serve::model::DEMO;
+use super::setup::answers::Answers;
 use super::{Ended, Failure, block_on, print, print_json, read_key};
 use crate::assistant::ready;
 use crate::cell::engine::Info;
@@ -22,7 +24,7 @@ use crate::host::{machine, owned, paths};
 const SUBUIDS: u64 = 65_536;
 
 /// `noclaw doctor`
-#[derive(Debug, clap::Args)]
+#[derive(Debug, Clone, clap::Args)]
 pub struct Args {
     /// Print JSON
     #[arg(long)]
@@ -56,6 +58,23 @@ pub struct Args {
     /// Limits to do without, as for `serve`
     #[arg(long, value_name = "LIST", env = "NOCLAW_ACCEPT_WITHOUT", value_delimiter = ',')]
     accept_without: Vec<String>,
+}
+
+impl Args {
+    /// The service that systemd runs has its key, model and limits by what setup has written.
+    fn with_setup(mut self) -> Self {
+        let kept = Answers::now();
+        // Who names a key does not mean the demo.
+        if self.model_api.is_none() && self.api_key_file.is_none() {
+            self.model_api.clone_from(&kept.model_api);
+        }
+        self.api_key_file = self.api_key_file.take().or_else(|| kept.key());
+        // `--accept-without=` is none of them, and not empty.
+        if self.accept_without.is_empty() {
+            self.accept_without = kept.accepted();
+        }
+        self
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -93,6 +112,7 @@ impl Finding {
 /// Checks everything; 0 when nothing fails, else 78. With `--escape`: 0 when nothing is open, 70
 /// when something is, and another status when not every probe could be tried.
 pub fn run(args: &Args) -> Ended {
+    let args = &args.clone().with_setup();
     if args.escape {
         return escape(args);
     }
@@ -288,11 +308,12 @@ fn launcher(path: &std::path::Path) -> Finding {
 }
 
 fn key(args: &Args) -> Finding {
-    if args.model_api.as_deref() == Some("demo") {
-        return Finding::warn("key", "the demo model needs none", "for real answers: a key");
+    if args.model_api.as_deref() == Some(DEMO) {
+        let hint = "for real answers, a key: noclaw setup";
+        return Finding::warn("key", "the demo model needs none", hint);
     }
     let Some(file) = &args.api_key_file else {
-        let hint = "serve with --api-key-file FILE, or try the demo: --model-api demo";
+        let hint = "noclaw setup; or serve with --api-key-file FILE, or the demo: --model-api demo";
         return Finding::warn("key", "none was named here", hint);
     };
     match read_key(file, None) {

@@ -17,7 +17,7 @@
 //! | zone | your own user's time zone | it ends |
 //! | message | a first message has its reply | it ends |
 
-mod answers;
+pub(super) mod answers;
 mod ask;
 mod before;
 mod key;
@@ -129,7 +129,7 @@ fn set_up(args: &Args) -> Ended {
     let mut is_new = tell("linger", machine::linger())?;
     is_new |= tell("storage", machine::storage())?;
     is_new |= tell("podman", machine::podman())?;
-    tell("machine", machine::check(answers.accepted()))?;
+    tell("machine", machine::check(&answers.accepted()))?;
     let key_is_new = tell("key", key::keep(&mut answers, args, typed))?;
     let changed = answers.write()?;
     let taken = machine::settings(key_is_new || changed.is_new())?;

@@ -22,8 +22,8 @@ const DROP_IN_BYTES: usize = 64 << 10;
 
 /// What the drop-in says.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
-pub(super) struct Answers {
-    pub(super) model_api: Option<String>,
+pub(in crate::commands) struct Answers {
+    pub(in crate::commands) model_api: Option<String>,
     pub(super) model: Option<String>,
     budget: Option<String>,
     accept_without: Option<String>,
@@ -51,7 +51,7 @@ impl Changed {
 
 impl Answers {
     /// What was answered before.
-    pub(super) fn now() -> Self {
+    pub(in crate::commands) fn now() -> Self {
         let text = owned::read(&drop_in(), DROP_IN_BYTES).unwrap_or_default();
         Self::parse(&String::from_utf8_lossy(&text))
     }
@@ -90,9 +90,15 @@ impl Answers {
         self.model_api.as_deref() == Some(DEMO)
     }
 
-    /// The limits to do without, as flags of `noclaw doctor`.
-    pub(super) fn accepted(&self) -> Option<String> {
-        self.accept_without.as_ref().map(|list| format!("--accept-without={list}"))
+    /// The limits to do without, by their names.
+    pub(in crate::commands) fn accepted(&self) -> Vec<String> {
+        let list = self.accept_without.iter().flat_map(|list| list.split(','));
+        list.filter(|name| !name.is_empty()).map(str::to_owned).collect()
+    }
+
+    /// The file with the key that the service is given.
+    pub(in crate::commands) fn key(&self) -> Option<PathBuf> {
+        self.has_key.then(key::file)
     }
 
     /// Asks for what no flag has said.

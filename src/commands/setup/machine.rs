@@ -94,7 +94,7 @@ pub(super) fn podman() -> Step {
 }
 
 /// Asks `noclaw doctor`, as its user would.
-pub(super) fn check(accepted: Option<String>) -> Step {
+pub(super) fn check(accepted: &[String]) -> Step {
     #[derive(Deserialize)]
     struct Row {
         check: String,
@@ -103,7 +103,9 @@ pub(super) fn check(accepted: Option<String>) -> Step {
         hint: Option<String>,
     }
     let mut doctor = Command::new(program()?);
-    doctor.args(["doctor", "--json"]).args(accepted).stderr(Stdio::null());
+    // Named also when it is empty: what was accepted before may not be any more.
+    let accepted = format!("--accept-without={}", accepted.join(","));
+    doctor.args(["doctor", "--json", &accepted]).stderr(Stdio::null());
     let output = doctor.output();
     let output = output.map_err(|error| Failure::of(ExitStatus::Failed, &error))?;
     let rows: Vec<Row> = serde_json::from_slice(&output.stdout)
