@@ -8,7 +8,7 @@ mod support;
 use std::fs;
 use std::net::TcpListener;
 use std::os::unix::net::UnixDatagram;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
@@ -29,8 +29,11 @@ struct Activated {
 
 impl Activated {
     fn new(sockets: &Sockets<'_>, podman: &str) -> Result<Self> {
-        let all = ["--model-api", "demo"];
-        let house = House::closed(podman, &all)?;
+        Self::of(House::closed(podman, &["--model-api", "demo"])?, sockets, &[])
+    }
+
+    /// With variables that the service is given, as `NAME=VALUE`.
+    fn of(house: House, sockets: &Sockets<'_>, env: &[String]) -> Result<Self> {
         let notify = house.path("notify");
         let names: Vec<_> = sockets.iter().map(|(name, _)| *name).collect();
         let mut command = Command::new("systemd-socket-activate");
@@ -45,8 +48,9 @@ impl Activated {
         let inherited = std::env::vars().filter(|(name, _)| name.starts_with("NOCLAW_"));
         let own = ["HOME", "XDG_RUNTIME_DIR"].map(|name| (name.to_owned(), std::env::var(name)));
         let own = own.into_iter().filter_map(|(name, value)| Some((name, value.ok()?)));
-        for (name, value) in inherited.chain(own) {
-            command.arg("-E").arg(format!("{name}={value}"));
+        let given = inherited.chain(own).map(|(name, value)| format!("{name}={value}"));
+        for variable in given.chain(env.iter().cloned()) {
+            command.arg("-E").arg(variable);
         }
         command.arg(serve.get_program()).args(serve.get_args());
         fs::create_dir_all(house.path("run"))?;
@@ -73,6 +77,17 @@ impl Activated {
             }
         }
     }
+}
+
+/// One at which somebody has knocked. It stands, or ends, by a file, which this variable names.
+fn knocked(variable: &str, file: &str) -> Result<(Activated, PathBuf)> {
+    let house = House::closed(&ground("NOCLAW_PODMAN")?, &["--model-api", "demo"])?;
+    let point = house.point(file)?;
+    let env = format!("{variable}{}", point.display());
+    let mut activated = Activated::of(house, &[("noclaw.socket", "own")], &[env])?;
+    exits(&activated.house.noclaw(&["run", "list"]).output()?, 0);
+    activated.hear("READY=1")?;
+    Ok((activated, point))
 }
 
 impl Drop for Activated {
@@ -147,6 +162,40 @@ fn what_is_missing_is_in_the_line_and_does_not_keep_it_from_being_ready() -> Res
     let line = activated.hear("STATUS=not ready: ")?;
     assert!(line.contains("(systemctl --user start podman.socket"), "{line}");
     activated.hear("WATCHDOG=1")?;
+    Ok(())
+}
+
+#[test]
+fn a_service_that_looks_for_no_run_is_not_told_alive() -> Result {
+    let (mut activated, point) = knocked("NOCLAW_TEST_PAUSE=turn:", "turn")?;
+    until("it stands", || point.exists().then_some(()))?;
+    let stands = |house: &House| house.logged().matches("runs are not looked for").count();
+    until("it is noticed", || (stands(&activated.house) > 0).then_some(()))?;
+    // What was said before it stood; from now on nothing is that it lives.
+    activated.notify.set_nonblocking(true)?;
+    while activated.notify.recv(&mut [0; 4096]).is_ok() {}
+    let noticed = stands(&activated.house);
+    until("it is noticed again", || (stands(&activated.house) > noticed + 2).then_some(()))?;
+    let mut buffer = [0; 4096];
+    while let Ok(length) = activated.notify.recv(&mut buffer) {
+        let said = String::from_utf8_lossy(&buffer[..length]);
+        assert!(!said.contains("WATCHDOG=1"), "{said}");
+    }
+    activated.notify.set_nonblocking(false)?;
+    fs::remove_file(&point)?;
+    activated.hear("WATCHDOG=1")?;
+    Ok(())
+}
+
+#[test]
+fn a_service_that_answers_no_more_ends_as_one_that_has_failed() -> Result {
+    let (mut activated, point) = knocked("NOCLAW_TEST_LEAVE=", "leave")?;
+    activated.hear("WATCHDOG=1")?;
+    fs::write(&point, "")?;
+    let ended = until("it ends", || activated.service.try_wait().ok().flatten())?;
+    let said = activated.house.logged();
+    assert_eq!(ended.code(), Some(70), "{said}");
+    assert!(said.contains("nothing answers any more") && said.contains("hint: "), "{said}");
     Ok(())
 }
 

@@ -1,7 +1,7 @@
 //! A run that is being answered: what it is, and what may end it from outside.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -24,17 +24,27 @@ use crate::core::run::RunState;
 use crate::core::timeline::{Step, Timeline};
 use crate::gateway::RunGateway;
 use crate::host::machine::now;
+use crate::host::points;
 use crate::store::claim::Claimed;
 
 /// The runs that are being answered, and the word that cancels each. Locked while one is claimed,
 /// so that nobody finds a run that is claimed and not here.
 #[derive(Debug, Default)]
-pub struct Running(tokio::sync::Mutex<HashMap<RunId, CancellationToken>>);
+pub struct Running {
+    words: tokio::sync::Mutex<HashMap<RunId, CancellationToken>>,
+    turns: AtomicU64,
+}
 
 impl Running {
     /// Nothing is claimed while this is held.
     pub(super) async fn lock(&self) -> MutexGuard<'_, HashMap<RunId, CancellationToken>> {
-        self.0.lock().await
+        self.words.lock().await
+    }
+
+    /// How often a run was looked for. Not once before what was left is settled, which waits for
+    /// Podman.
+    pub fn turns(&self) -> u64 {
+        self.turns.load(Ordering::Relaxed)
     }
 }
 
@@ -51,6 +61,8 @@ pub(super) struct Current {
 impl Assistant {
     /// The next run whose turn it is: in order per conversation, so many at a time.
     pub(super) async fn claim(&self) -> Option<Current> {
+        self.running.turns.fetch_add(1, Ordering::Relaxed);
+        points::reached("turn").await;
         let mut running = self.running.lock().await;
         if self.gateway.halted().is_some() {
             // Whoever takes it back wakes us.

@@ -129,30 +129,11 @@ async fn serve(
     })?;
     let options = StoreOptions { path: state.database(), max_pages: points::most_pages };
     let store = Store::open(options).await.map_err(|e| Failure::of(ExitStatus::Config, &e))?;
-    let cells = Cells::at(&args.places.podman);
     let stop = CancellationToken::new();
     let has_model = model.key.is_some();
     let gateway = Gateway::new(model.upstream, model.key, settings.prices.clone());
-    let assistant = Arc::new(Assistant {
-        ready: Readiness::new(
-            cells.clone(),
-            settings.accept_without.clone(),
-            gateway.clone(),
-            has_model,
-            args.places.state.clone(),
-            settings.limits.disk_free,
-        ),
-        gateway,
-        settings,
-        state,
-        store: store.clone(),
-        cells,
-        running: Running::default(),
-        events: Events::default(),
-        wake: Notify::new(),
-        ended: watch::Sender::new(()),
-        stop: stop.clone(),
-    });
+    let parts = (settings, state, store.clone(), gateway, has_model);
+    let assistant = Arc::new(assistant(&args, parts, stop.clone()));
 
     if let Some(listener) = model.demo {
         let listener = TcpListener::from_std(listener);
@@ -171,15 +152,50 @@ async fn serve(
         "ready for messages"
     );
     tell_what_is_missing(&assistant).await;
-    let worker = tokio::spawn(work(Arc::clone(&assistant)));
-    report::until(signals.next(), &assistant).await;
+    let mut worker = tokio::spawn(work(Arc::clone(&assistant)));
+    let ended = tokio::select! {
+        () = report::until(signals.next(), &assistant) => Ok(ExitStatus::Ok),
+        _ = &mut worker => Err(Failure::new(ExitStatus::Failed, "nothing answers any more")
+            .hint("begun anew, as systemd does, it settles what was going on")),
+    };
     stop.cancel();
-    report::stopping(&assistant, wind_down(&args, &assistant, worker, &connections, signals)).await;
+    if ended.is_ok() {
+        let stopped = wind_down(&args, &assistant, worker, &connections, signals);
+        report::stopping(&assistant, stopped).await;
+    }
     if !is_activated {
         owned::remove(&args.places.socket).ok();
     }
     store.close().await;
-    Ok(ExitStatus::Ok)
+    ended
+}
+
+fn assistant(
+    args: &Args,
+    (settings, state, store, gateway, has_model): (Settings, State, Store, Gateway, bool),
+    stop: CancellationToken,
+) -> Assistant {
+    let cells = Cells::at(&args.places.podman);
+    Assistant {
+        ready: Readiness::new(
+            cells.clone(),
+            settings.accept_without.clone(),
+            gateway.clone(),
+            has_model,
+            args.places.state.clone(),
+            settings.limits.disk_free,
+        ),
+        gateway,
+        settings,
+        state,
+        store,
+        cells,
+        running: Running::default(),
+        events: Events::default(),
+        wake: Notify::new(),
+        ended: watch::Sender::new(()),
+        stop,
+    }
 }
 
 /// Warns of what it is to do without, and of what keeps it from answering.
@@ -202,7 +218,7 @@ async fn tell_what_is_missing(assistant: &Assistant) {
     }
 }
 
-/// Settles what was left, then answers until the service stops.
+/// Settles what was left, then answers until the service stops; it does not end before.
 async fn work(assistant: Arc<Assistant>) {
     // Not cut short by a stop: what can be removed and settled now need not wait for a start.
     assistant.recover().await;
@@ -210,6 +226,7 @@ async fn work(assistant: Arc<Assistant>) {
         () = Arc::clone(&assistant).work() => {}
         () = assistant.forget() => {}
         () = assistant.look_again() => {}
+        () = points::left() => {}
     }
 }
 

@@ -4,6 +4,7 @@
 //! | variable | what it does |
 //! |---|---|
 //! | `NOCLAW_TEST_PAUSE=POINT:FILE` | at the point, makes the file and stands still while it is there |
+//! | `NOCLAW_TEST_LEAVE=FILE` | the task that answers messages ends when the file is there |
 //! | `NOCLAW_TEST_PAGES=FILE` | a connection that writes gets a database of at most as many pages as |
 //! |  | the file says (4 KiB each), as on a full disk |
 //! | `NOCLAW_TEST_UNCONFINED=1` | the process in a cell gives up nothing before it is the agent; |
@@ -40,6 +41,14 @@ pub async fn reached(point: &str) {
 #[cfg(not(debug_assertions))]
 #[expect(clippy::unused_async, reason = "the same signature as in a test build")]
 pub async fn reached(_point: &str) {}
+
+/// Waits until a test has the task end that answers messages; for ever, if none does.
+pub async fn left() {
+    let Some(file) = asked("NOCLAW_TEST_LEAVE") else { return std::future::pending().await };
+    while !owned::exists(std::path::Path::new(&file)) {
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    }
+}
 
 /// What a test asked for: nothing, in a release build.
 fn asked(name: &str) -> Option<String> {

@@ -1,11 +1,12 @@
 //! What systemd is told while the service lives: that it does, and a line for people. Whether it
-//! lives is asked of the store's writer, never of Podman: a service that waits for Podman is well.
+//! lives is asked of the store's writer, and of the loop that claims runs; never of Podman: a
+//! service that waits for Podman is well.
 //!
 //! | what happens | what systemd is told |
 //! |---|---|
 //! | it can accept messages | ready, once |
-//! | the store's writer answers | alive, three times as often as the watchdog asks |
-//! | the store's writer does not answer | nothing: the watchdog ends the service, and systemd starts it again |
+//! | the store's writer answers, and runs were looked for since | alive, three times as often as the watchdog asks |
+//! | one of them does not | nothing: the watchdog ends the service, and systemd starts it again |
 //! | what it does or lacks is another | the line |
 //! | something is missing | the line; whether it still is, is asked every minute |
 //! | it stops | stopping, and more time for as long as runs end |
@@ -68,9 +69,16 @@ async fn lives(assistant: &Assistant) {
     let Some(most) = systemd::watchdog() else { return std::future::pending().await };
     let mut ticks = interval(most / 3);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut before = 0;
     loop {
         ticks.tick().await;
+        let turns = assistant.running.turns();
+        let stands = turns != 0 && turns == before;
+        before = turns;
+        // Where nothing else happens, too, it has turned by the next tick.
+        assistant.wake.notify_one();
         match timeout(most, assistant.store.ping()).await {
+            Ok(Ok(())) if stands => tracing::error!("runs are not looked for any more"),
             Ok(Ok(())) => systemd::alive(),
             Ok(Err(error)) => tracing::error!(error = chain(&error), "the store does not answer"),
             Err(_) => tracing::error!("the store does not answer"),
