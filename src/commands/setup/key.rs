@@ -4,7 +4,7 @@
 //! | what the model's side says | what follows |
 //! |---|---|
 //! | it counts the tokens of a word | the key is kept |
-//! | 401, 403 | asked again at a terminal; else it ends |
+//! | 401, 403 | asked again at a terminal, also for one that was kept; else it ends |
 //! | another refusal, or nothing | it ends; a key that was kept before stays, with a warning |
 
 use std::io::{IsTerminal, Write as _};
@@ -23,6 +23,9 @@ use crate::host::{owned, paths, terminal};
 /// So many keys that are none, and it gives up.
 const TRIES: usize = 3;
 
+/// What to do about a kept key that is not taken any more.
+const ANOTHER: &str = "another one: noclaw setup at a terminal, or --api-key-file FILE; or --demo";
+
 /// Where it is kept.
 pub(super) fn file() -> PathBuf {
     paths::config().join("key")
@@ -33,8 +36,13 @@ pub(super) fn file() -> PathBuf {
 /// # Errors
 /// When nothing that was typed is a key that the model's side takes.
 pub(super) fn ask(answers: &mut Answers, args: &Args) -> Result<Option<ApiKey>, Failure> {
-    if answers.is_demo() || args.api_key_file.is_some() || owned::exists(&file()) {
+    let is_demo = answers.is_demo();
+    if !is_open(args, is_demo, || is_kept(answers)) {
         return Ok(None);
+    }
+    if is_demo {
+        // What is typed is for the usual side, unless it is nothing.
+        answers.model_api = None;
     }
     eprintln!(
         "\nThe key of the model's API. It is not shown, and kept in {} for you alone. Without one \
@@ -63,6 +71,29 @@ pub(super) fn ask(answers: &mut Answers, args: &Args) -> Result<Option<ApiKey>, 
     Err(Failure::new(ExitStatus::Config, message).hint("begin with --demo, and come back"))
 }
 
+/// Whether there is a key to ask for: not where a flag is the answer, or a kept key. That the demo
+/// answered so far is none.
+fn is_open(args: &Args, is_demo: bool, is_kept: impl FnOnce() -> bool) -> bool {
+    let is_said = args.demo || args.api_key_file.is_some();
+    !is_said && (is_demo || !is_kept())
+}
+
+/// Whether a key was kept, and is not refused now; what else may be wrong with it is told later.
+fn is_kept(answers: &Answers) -> bool {
+    if !owned::exists(&file()) {
+        return false;
+    }
+    let Ok(key) = read_key(&file(), None) else { return true };
+    match check(answers, &key) {
+        Err(Refusal::Key(failure)) => {
+            let hint = format!("another one takes its place in {}", file().display());
+            complain(&failure.message, Some(&hint));
+            false
+        }
+        _ => true,
+    }
+}
+
 /// Has the key in its file, tried; or none, for the demo model. `typed`: one that was tried.
 ///
 /// # Errors
@@ -86,7 +117,7 @@ pub(super) fn keep(answers: &mut Answers, args: &Args, typed: Option<ApiKey>) ->
             answers.has_key = true;
             return Ok(match check(answers, &key) {
                 Ok(said) => Done::Already(format!("{said}; in {}", file.display())),
-                Err(Refusal::Key(failure)) => return Err(failure),
+                Err(Refusal::Key(failure)) => return Err(failure.hint(ANOTHER)),
                 Err(Refusal::Other(failure)) => {
                     let what = format!("in {}, and not tried now", file.display());
                     Done::Not(what, failure.message)
@@ -176,4 +207,26 @@ fn check(answers: &Answers, key: &ApiKey) -> Result<&'static str, Refusal> {
 /// Whether there is somebody to ask.
 pub(super) fn is_asked(args: &Args) -> bool {
     !args.yes && std::io::stdin().is_terminal() && std::io::stderr().is_terminal()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_began_with_the_demo_or_has_a_refused_key_is_asked_for_one() {
+        let said = [
+            Args { demo: true, ..Args::default() },
+            Args { api_key_file: Some("key".into()), ..Args::default() },
+        ];
+        let silent = Args::default();
+        for is_demo in [true, false] {
+            for args in &said {
+                assert!(!is_open(args, is_demo, || false), "{args:?}");
+            }
+            assert!(is_open(&silent, is_demo, || false));
+        }
+        assert!(is_open(&silent, true, || true), "the demo was answered before");
+        assert!(!is_open(&silent, false, || true), "the kept key is taken");
+    }
 }
