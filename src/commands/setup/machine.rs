@@ -27,7 +27,7 @@ pub(super) const SERVICE: &str = "noclaw.service";
 /// Podman's.
 const PODMAN: &str = "podman.socket";
 /// All that listens, and what it starts.
-const UNITS: [&str; 3] = ["noclaw-http.socket", SOCKET, SERVICE];
+const UNITS: [&str; 4] = ["noclaw-http.socket", SOCKET, SERVICE, "noclaw-image.service"];
 /// A service that stops lets its runs end (TimeoutStopSec=60), then begins anew.
 const PATIENCE: Duration = Duration::from_secs(180);
 /// What is only asked is answered at once, or never.
@@ -149,10 +149,16 @@ pub(super) fn no_socket() -> Step {
     for unit in UNITS {
         let link = paths::user_units().join("sockets.target.wants").join(unit);
         // What a socket starts is never enabled itself, and "indirect" to systemctl.
-        let is_enabled = unit.ends_with(".socket") && is("is-enabled", unit)?;
-        if is_enabled || is("is-active", unit)? {
+        let is_socket = unit.ends_with(".socket");
+        if is_socket && is("is-enabled", unit)? {
             was_on = true;
-            asked("systemctl", &["--user", "disable", "--now", unit])?;
+            asked("systemctl", &["--user", "disable", unit])?;
+        }
+        // An image that is being built is not "active", but "activating".
+        let state = systemctl(&["show", "--property=ActiveState", "--value", unit])?;
+        if state.well && !["inactive", "failed"].contains(&state.out.as_str()) {
+            was_on = true;
+            asked("systemctl", &["--user", "stop", unit])?;
         }
         if owned::is_link(&link) {
             was_on = true;
