@@ -264,5 +264,8 @@ fn the_units_are_clean_and_the_service_is_kept_in() -> Result {
     // It would take openat2(2) away, and every message would fail.
     let text = fs::read_to_string(directory.path().join("noclaw.service"))?;
     assert!(!text.contains("\nRestrictSUIDSGID="), "{text}");
+    // An image that was removed would not be made again before the next login.
+    let text = fs::read_to_string(directory.path().join("noclaw-image.service"))?;
+    assert!(!text.contains("\nRemainAfterExit="), "{text}");
     Ok(())
 }
