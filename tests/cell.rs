@@ -362,6 +362,27 @@ fn a_launcher_that_does_not_speak_is_a_lost_door() -> Result {
     Ok(())
 }
 
+/// An upgrade puts another launcher in place of the one that the service speaks with, and begins
+/// the service anew only later.
+#[test]
+fn a_launcher_that_is_replaced_is_that_of_the_next_start() -> Result {
+    let mut house = House::closed(&support::ground("NOCLAW_PODMAN")?, &["--model-api", "demo"])?;
+    let installed = house.path("launcher");
+    std::fs::copy(support::ground("NOCLAW_TEST_LAUNCHER")?, &installed)?;
+    house.args(&["--launcher", &installed.display().to_string()]);
+    house.open()?;
+    let new = house.path("launcher.new");
+    std::fs::write(&new, "#!/bin/sh\necho 'of another build' >&2\nexit 3\n")?;
+    std::fs::set_permissions(&new, std::fs::Permissions::from_mode(0o755))?;
+    std::fs::rename(&new, &installed)?;
+    assert_eq!(house.send(&["hello"])?, "You said: hello");
+    house.close()?;
+    house.open()?;
+    let run = house.run(&["hello"])?;
+    assert!(run["error"].to_string().contains("of another build"), "{run}");
+    Ok(())
+}
+
 #[test]
 fn a_launcher_that_nobody_hears_ends_with_its_status() -> Result {
     let (reader, writer) = std::io::pipe()?;

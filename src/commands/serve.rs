@@ -9,6 +9,7 @@ pub(super) mod model;
 mod report;
 
 use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -30,7 +31,7 @@ use crate::cell::Cells;
 use crate::cell::start::StartLine;
 use crate::channels::{Routes, health, listen};
 use crate::core::journal;
-use crate::core::limits::INSTRUCTIONS_BYTES;
+use crate::core::limits::{INSTRUCTIONS_BYTES, LAUNCHER_BYTES};
 use crate::core::money::Prices;
 use crate::core::problem::{ExitStatus, chain};
 use crate::gateway::upstream::Upstream;
@@ -76,7 +77,7 @@ pub fn run(args: Args) -> Ended {
             .hint("--log debug, or --log noclaw::cell=debug,info")
     })?;
     // Read while it can be: what the owner links to may lie anywhere.
-    let settings = settings(&args)?;
+    let (settings, launcher) = settings(&args)?;
     let sockets = systemd::sockets().map_err(|error| {
         Failure::of(ExitStatus::Config, &error).hint("FileDescriptorName= names a socket")
     })?;
@@ -86,7 +87,7 @@ pub fn run(args: Args) -> Ended {
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
     let runtime = runtime.map_err(|error| Failure::of(ExitStatus::Failed, &error))?;
-    let ended = runtime.block_on(serve(args, settings, model, landlock, sockets));
+    let ended = runtime.block_on(serve(args, (settings, launcher), model, landlock, sockets));
     // A thread may wait for a disk that does not answer.
     runtime.shutdown_timeout(Duration::from_secs(5));
     ended
@@ -113,7 +114,7 @@ fn confine(args: &Args, upstream: &Upstream) -> Result<Landlock, Failure> {
 
 async fn serve(
     args: Args,
-    settings: Settings,
+    (settings, launcher): (Settings, Vec<u8>),
     model: Model,
     landlock: Landlock,
     sockets: Sockets,
@@ -127,6 +128,7 @@ async fn serve(
         };
         Failure::of(status, &error).hint(hint)
     })?;
+    let settings = Settings { launcher: kept(&state, &settings.launcher, launcher), ..settings };
     let options = StoreOptions { path: state.database(), max_pages: points::most_pages };
     let store = Store::open(options).await.map_err(|e| Failure::of(ExitStatus::Config, &e))?;
     let stop = CancellationToken::new();
@@ -168,6 +170,15 @@ async fn serve(
     }
     store.close().await;
     ended
+}
+
+/// Where the launcher is that this service speaks with, also when another one is installed.
+fn kept(state: &State, installed: &Path, launcher: Vec<u8>) -> PathBuf {
+    state.launcher(&launcher).unwrap_or_else(|error| {
+        let words = "the launcher is not kept: with an upgrade, runs fail until the next start";
+        tracing::warn!(error = chain(&error), "{words}");
+        installed.to_owned()
+    })
 }
 
 fn assistant(
@@ -339,7 +350,8 @@ async fn listen(
     Ok(listening)
 }
 
-fn settings(args: &Args) -> Result<Settings, Failure> {
+/// What the owner set, and the launcher's program.
+fn settings(args: &Args) -> Result<(Settings, Vec<u8>), Failure> {
     let config = |error: &dyn std::error::Error| Failure::of(ExitStatus::Config, error);
     let mut prices = Prices::shipped().map_err(|error| config(&error))?;
     let mut instructions = String::new();
@@ -356,12 +368,15 @@ fn settings(args: &Args) -> Result<Settings, Failure> {
         let hint = format!("one of {models}; or give its price in prices.json");
         return Err(Failure::new(ExitStatus::Config, message).hint(hint));
     }
-    let launcher = owned::resolved(&args.places.launcher).map_err(|error| {
-        let message = format!("no launcher at {}: {error}", args.places.launcher.display());
+    let place = &args.places.launcher;
+    let missing = |error: &dyn std::error::Error| {
+        let message = format!("no launcher at {}: {}", place.display(), chain(error));
         Failure::new(ExitStatus::Config, message)
             .hint("install noclaw-cell, or name it: --launcher PATH")
-    })?;
-    Ok(Settings {
+    };
+    let launcher = owned::resolved(place).map_err(|error| missing(&error))?;
+    let program = owned::read(&launcher, LAUNCHER_BYTES).map_err(|error| missing(&error))?;
+    let settings = Settings {
         owner: machine::owner().map_err(|error| config(&error))?,
         limits: args.limits.limits()?,
         prices,
@@ -371,7 +386,8 @@ fn settings(args: &Args) -> Result<Settings, Failure> {
         guard: Arc::new(args.places.guard()?),
         start: StartLine::shipped().map_err(|error| config(&error))?,
         instructions,
-    })
+    };
+    Ok((settings, program))
 }
 
 fn fresh_instance() -> Result<crate::core::ids::InstanceId, Failure> {

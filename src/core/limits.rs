@@ -114,6 +114,8 @@ pub const DETAILS_KEPT_DAYS: i64 = 30;
 pub const ATTEMPTS: u32 = 3;
 /// Instructions (the owner's for all, the owner's for a user, the agent's notes), each.
 pub const INSTRUCTIONS_BYTES: usize = 64 * KIB;
+/// The launcher's program, of which a service keeps a copy; it has less than 3 MiB.
+pub const LAUNCHER_BYTES: usize = 16 * MIB;
 /// A reply that is kept; longer ones end in a note that says so.
 pub const REPLY_BYTES: usize = MIB;
 

@@ -5,6 +5,7 @@
 //!   lock            held by the process that serves; its pid is in it
 //!   instance        the id that containers are labelled with
 //!   noclaw.db       the store
+//!   launcher        pid 1 of the cells, as it was when the service started
 //!   seccomp-….json  the cells' system call filter, which Podman reads
 //!   users/U/workspace/
 //!   users/U/conversations/ID/transcripts/
@@ -19,11 +20,12 @@
 pub mod removed;
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{Read, Seek, Write};
+use std::io::{ErrorKind, Read, Seek, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use nix::fcntl::{Flock, FlockArg};
+use nix::sys::statvfs::{FsFlags, statvfs};
 
 use super::owned;
 use crate::core::ids::{InstanceId, UserName};
@@ -139,6 +141,25 @@ impl State {
         place(&self.path, name, text)
     }
 
+    /// Has a copy of the launcher's program in the directory, and says where. An upgrade puts
+    /// another one in place of what is installed, and a service that goes on meanwhile cannot speak
+    /// with that.
+    ///
+    /// # Errors
+    /// When it cannot be written, or could not be run there.
+    pub fn launcher(&self, program: &[u8]) -> Result<PathBuf, StateError> {
+        let mounted = statvfs(&self.path).map_err(|errno| io("read", &self.path)(errno.into()))?;
+        if mounted.flags().contains(FsFlags::ST_NOEXEC) {
+            return Err(io("run a program in", &self.path)(ErrorKind::PermissionDenied.into()));
+        }
+        let path = self.path.join("launcher");
+        if !fs::read(&path).is_ok_and(|found| found == program) {
+            write(&path, program)?;
+        }
+        owned::set_mode(&path, 0o755).map_err(io("open", &path))?;
+        Ok(path)
+    }
+
     fn user(&self, user: &UserName) -> PathBuf {
         self.path.join("users").join(user.as_str())
     }
@@ -159,7 +180,7 @@ pub fn place(directory: &Path, name: &str, text: &str) -> Result<PathBuf, StateE
 }
 
 /// Written aside and renamed: a crash in between leaves none, never half of one.
-fn write(path: &Path, text: &str) -> Result<(), StateError> {
+fn write(path: &Path, text: impl AsRef<[u8]>) -> Result<(), StateError> {
     let aside = path.with_extension("new");
     fs::write(&aside, text).map_err(io("write", &aside))?;
     fs::rename(&aside, path).map_err(io("write", path))
@@ -204,7 +225,7 @@ fn lock(directory: &Path) -> Result<Flock<File>, StateError> {
 fn instance(path: &Path, fresh: &InstanceId) -> Result<InstanceId, StateError> {
     match fs::read_to_string(path) {
         Ok(text) => text.parse().map_err(|_| StateError::Instance { path: path.to_owned() }),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+        Err(error) if error.kind() == ErrorKind::NotFound => {
             write(path, fresh.as_str())?;
             Ok(fresh.clone())
         }
