@@ -30,5 +30,7 @@ install -d "$root/share/bash-completion/completions" "$zsh" "$root/share/fish/ve
 "$noclaw" generate completions fish >"$root/share/fish/vendor_completions.d/noclaw.fish"
 
 install -m 644 README.md ARCHITECTURE.md SECURITY.md "$root/share/doc/noclaw"
+# Named by them, below the same folder.
+install -Dm 644 systemd/README.md "$root/share/doc/noclaw/systemd/README.md"
 install -d "$root/share/noclaw/skills"
 install -m 644 skills/README.md "$root/share/noclaw/skills"

@@ -71,3 +71,41 @@ fn completions_parse() -> Result {
     }
     Ok(())
 }
+
+#[test]
+fn what_an_installed_document_names_is_installed() -> Result {
+    let root = tempfile::tempdir()?;
+    let bin = root.path().join("usr/bin");
+    fs::create_dir_all(&bin)?;
+    fs::copy(env!("CARGO_BIN_EXE_noclaw"), bin.join("noclaw"))?;
+    let checkout = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut install = Command::new(checkout.join("packaging/install.sh"));
+    let output = install.arg(root.path()).args(["/usr", "/usr/share/zsh"]).output()?;
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+
+    let folder = root.path().join("usr/share/doc/noclaw");
+    // Packages have the one under a name of their own; the other is for the checkout.
+    let elsewhere = ["CHANGELOG.md", "CLAUDE.md"];
+    let mut found = 0;
+    for document in ["README.md", "ARCHITECTURE.md", "SECURITY.md"] {
+        let text = fs::read_to_string(folder.join(document))?;
+        let links = text.split("](").skip(1).filter_map(|rest| rest.split(')').next());
+        for link in links.filter(|link| !link.contains("://") && !elsewhere.contains(link)) {
+            assert!(folder.join(link).is_file(), "{document} names {link}");
+            found += 1;
+        }
+    }
+    assert!(found >= 3, "{found} links");
+    Ok(())
+}
+
+/// Who purges the package is told of all that `noclaw setup` has made so.
+#[test]
+fn a_purge_names_what_setup_has_made() -> Result {
+    let postrm = Path::new(env!("CARGO_MANIFEST_DIR")).join("packaging/debian/postrm");
+    let text = fs::read_to_string(postrm)?;
+    for made in ["noclaw.service.d", "storage.conf", "podman.socket", "linger", "image rm"] {
+        assert!(text.contains(made), "{made}");
+    }
+    Ok(())
+}
