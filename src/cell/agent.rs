@@ -148,7 +148,8 @@ impl Agent {
         self.broken += 1;
         let shown = String::from_utf8_lossy(line);
         let shown: String = shown.trim_end().chars().take(200).collect();
-        tracing::debug!(line = shown, "the agent wrote a line that is not its protocol");
+        let bytes = line.len();
+        tracing::debug!(bytes, "the agent wrote a line that is not its protocol");
         if self.broken > AGENT_BROKEN_LINES {
             return Err(AgentError::Garbage(self.broken, shown));
         }
