@@ -18,6 +18,7 @@ impl MigratorTrait for Migrator {
             Box::new(Sql { name: "m0004_halt", up: M0004 }),
             Box::new(Sql { name: "m0005_workspace_space", up: M0005 }),
             Box::new(Sql { name: "m0006_isolation", up: M0006 }),
+            Box::new(Sql { name: "m0007_isolation_stays", up: M0007 }),
         ]
     }
 }
@@ -190,6 +191,21 @@ CREATE INDEX runs_workspace ON runs(user, seq) WHERE workspace_bytes IS NOT NULL
 const M0006: &str = "
 ALTER TABLE runs ADD COLUMN isolation TEXT; -- a line for people
 CREATE TRIGGER runs_are_measured BEFORE UPDATE OF state, outcome ON runs
+WHEN NEW.isolation IS NULL AND (NEW.state = 'running' OR NEW.outcome = 'answered')
+BEGIN
+    SELECT RAISE(ABORT, 'no agent runs without its measured isolation');
+END;
+";
+
+/// The same of a row that is written as it is, and of one that was measured. A run that waits again
+/// keeps its line until the next cell's; nobody takes one away.
+const M0007: &str = "
+CREATE TRIGGER runs_begin_measured BEFORE INSERT ON runs
+WHEN NEW.isolation IS NULL AND (NEW.state = 'running' OR NEW.outcome = 'answered')
+BEGIN
+    SELECT RAISE(ABORT, 'no agent runs without its measured isolation');
+END;
+CREATE TRIGGER runs_stay_measured BEFORE UPDATE OF isolation ON runs
 WHEN NEW.isolation IS NULL AND (NEW.state = 'running' OR NEW.outcome = 'answered')
 BEGIN
     SELECT RAISE(ABORT, 'no agent runs without its measured isolation');

@@ -78,15 +78,33 @@ async fn no_run_is_found_without_its_measured_isolation() -> Checked {
     home.say(1, "ann", "main", "hi").await?;
     home.store.claim(CELLS, NOW).await?.ok_or("nothing to claim")?;
     let rival = Database::connect(format!("sqlite:{}", home.options.path.display())).await?;
-    for change in ["state = 'running'", "outcome = 'answered'"] {
-        let changed = rival.execute_unprepared(&format!("UPDATE runs SET {change}")).await;
+    let refused = async |change: &str| {
+        let changed = rival.execute_unprepared(change).await;
         let refused = changed.is_err_and(|error| error.to_string().contains("isolation"));
         assert!(refused, "{change}");
-    }
-    rival.close().await?;
+    };
+    let row = |state, outcome| {
+        format!(
+            "INSERT INTO runs (id, user, conversation_id, state, outcome, messages, created_at)
+             SELECT 'another', user, conversation_id, {state}, {outcome}, 1, 0 FROM runs"
+        )
+    };
+    refused("UPDATE runs SET state = 'running'").await;
+    refused("UPDATE runs SET outcome = 'answered'").await;
+    refused(&row("'running'", "NULL")).await;
+    refused(&row("'finishing'", "'answered'")).await;
+    // The twin: one that did not come so far.
+    rival.execute_unprepared(&row("'failed'", "'failed'")).await?;
+    rival.execute_unprepared("DELETE FROM runs WHERE id = 'another'").await?;
+    let forgotten = "UPDATE runs SET isolation = NULL";
+    rival.execute_unprepared(forgotten).await?;
     home.store.measured(id(1), "{}", "held: all", true).await?;
+    refused(forgotten).await;
     home.store.finish(id(1), answered("hi", "head"), NOW + 1).await?;
+    refused(forgotten).await;
     home.store.gone(id(1), NOW + 1).await?;
+    refused(forgotten).await;
+    rival.close().await?;
     home.store.forget(NOW + 2).await?;
     let run = home.store.run(id(1)).await?.ok_or("no run")?;
     assert_eq!((run.preflight, run.isolation.as_deref()), (None, Some("held: all")));
