@@ -286,7 +286,7 @@ const BREAKS: [(&str, &str); 25] = [
         r#"c["process"]["capabilities"] = {"bounding": ["CAP_KILL"]}"#,
         "the union of the capability sets",
     ),
-    (HOST_PROCESSES, "launcher: "),
+    (HOST_PROCESSES, "the pid namespace is the service's"),
     (
         r#"c["linux"]["namespaces"] = [n for n in c["linux"]["namespaces"] if n["type"] != "ipc"]
 c["mounts"] = [m for m in c["mounts"] if m["type"] != "mqueue"]"#,
@@ -333,7 +333,11 @@ hosts["source"] = folder + "/hosts""#,
         "what is mounted at /etc/hosts is",
     ),
     (r#"mount("/workspace")["source"] = "/var/tmp""#, "what is mounted at /workspace is device"),
-    (r#"mount("/tmp")["options"] = ["size=1g", "mode=1777"]"#, "the mount /tmp"),
+    (
+        r#"options = mount("/tmp")["options"]
+options[:] = [o for o in options if not o.startswith("size=")] + ["size=1g"]"#,
+        "the size of /tmp is 1048576k",
+    ),
     (r#"c["linux"]["readonlyPaths"] = []"#, "what is mounted at /proc/sys is missing"),
     (r#"c["linux"]["readonlyPaths"] = ["/proc/sys"]"#, "is missing"),
     (r#"c["linux"]["maskedPaths"] = []"#, "is missing"),
