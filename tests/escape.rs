@@ -15,7 +15,10 @@ use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
-use away::{ALL_AWAY, CARELESS, FOUND, HOST_NETWORK, MACHINES, NO_REAPER, STAYS, TIDY, UNPROVED};
+use away::{
+    ALL_AWAY, CARELESS, FOUND, HOST_NETWORK, JOURNAL, MACHINES, NO_REAPER, STAYS, TIDY, UNPROVED,
+    WITHOUT,
+};
 use serde_json::Value;
 use support::broken::BrokenPodman;
 use support::recorder::{Recorder, Say};
@@ -83,17 +86,10 @@ fn nothing_is_open_in_a_cell() -> Result {
 /// journal where nobody keeps one.
 fn untested() -> Result<Vec<&'static str>> {
     let without = std::env::var("NOCLAW_ACCEPT_WITHOUT").unwrap_or_default();
-    let limits = [
-        ("memory", "exhaustion: memory"),
-        ("pids", "exhaustion: processes"),
-        ("cpu", "exhaustion: processor time"),
-    ];
-    let limits = limits.iter().filter(|(controller, _)| without.contains(controller));
-    let mut untested: Vec<_> = limits.map(|(_, probe)| *probe).collect();
-    if UnixDatagram::unbound()?.connect("/run/systemd/journal/socket").is_err() {
-        untested.push("key: the journal");
-    }
-    Ok(untested)
+    let journal = UnixDatagram::unbound()?.connect("/run/systemd/journal/socket").is_ok();
+    let lacks = |what: &str| if what == JOURNAL { !journal } else { without.contains(what) };
+    let untested = WITHOUT.iter().filter(|(what, ..)| lacks(what));
+    Ok(untested.map(|(_, probe, _)| *probe).collect())
 }
 
 #[test]

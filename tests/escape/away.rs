@@ -55,6 +55,24 @@ if child == 0: os.execv({launcher[0]!r}, {launcher!r})
 os.waitpid(child, 0)"""]
 "#;
 
+/// What cannot be tried without a cgroup controller, or without a journal, and the test that has
+/// seen its judgement find something all the same.
+pub const WITHOUT: &[(&str, &str, &str)] = &[
+    ("memory", "exhaustion: memory", "memory_is_judged_by_who_was_killed_for_it"),
+    ("pids", "exhaustion: processes", "processes_are_judged_by_how_many_there_could_be"),
+    (
+        "cpu",
+        "exhaustion: processor time",
+        "processor_time_is_judged_by_what_was_used_and_held_back",
+    ),
+    (
+        JOURNAL,
+        "key: the journal",
+        "a_journal_with_the_key_is_open_and_one_without_a_line_of_ours_proves_nothing",
+    ),
+];
+pub const JOURNAL: &str = "journal";
+
 /// What stays blocked on this machine or is found open, and which part of a machine decides it.
 pub const MACHINES: &[(&str, &str)] = &[
     ("kernel: delete_module", "a kernel may be built without modules"),

@@ -4,7 +4,46 @@ use std::process::Command;
 
 use serde_json::Value;
 
+use crate::away::WITHOUT;
 use crate::support::{Result, told};
+
+/// A probe with files of a cgroup that is not there.
+const WITH_FILES: &str = r#"
+def verdict(name, files):
+    globals()["limit"] = lambda file: next(files[file]) if file in COUNTED else files[file]
+    try:
+        next(run for probe, run in PROBES if probe == name)()
+    except (Blocked, Open) as word:
+        print(type(word).__name__, word)
+COUNTED = {"memory.events"}
+"#;
+
+/// No limit is behind this one, and then another one.
+const PROCESSES: &str = r#"
+for most in "max", "20":
+    verdict("exhaustion: processes", {"pids.max": most})
+fork = os.fork
+for others in 19, 20:
+    left = iter(range(others))
+    def os_fork():
+        if next(left, None) is None:
+            raise BlockingIOError(errno.EAGAIN, "no more")
+        return fork()
+    os.fork = os_fork
+    verdict("exhaustion: processes", {"pids.max": "20"})
+"#;
+
+/// The same; and one that is killed, by the limit and by somebody else.
+const MEMORY: &str = r#"
+def memory(most, *kills):
+    events = iter([f"low 0\noom_kill {number}" for number in kills])
+    verdict("exhaustion: memory", {"memory.max": most, "memory.events": events})
+memory("max")
+memory(str(32 << 20), 0, 0)
+child = lambda work, seconds: (signal.SIGKILL, None)
+memory(str(32 << 20), 3, 4)
+memory(str(32 << 20), 3, 3)
+"#;
 
 /// Where a machine counts no processor time, this is all that is known of that probe's judgement.
 const HELD_BACK: &str = r#"
@@ -30,6 +69,49 @@ fn python(parts: &[&str], given: &str, line: &str) -> Result<String> {
         true => Ok(String::from_utf8(said.stdout)?.trim().to_owned()),
         false => Err(told(&said).into()),
     }
+}
+
+#[test]
+fn processes_are_judged_by_how_many_there_could_be() -> Result {
+    let said = python(&["common", "exhaustion"], "{}", &[WITH_FILES, PROCESSES].concat())?;
+    let found: Vec<_> = said.lines().collect();
+    assert_eq!(
+        found,
+        [
+            "Open pids.max is max",
+            "Open 41 processes, pids.max 20",
+            "Blocked EAGAIN after 19, pids.max 20",
+            "Open nothing is proved: EAGAIN after 20, pids.max 20",
+        ]
+    );
+    Ok(())
+}
+
+#[test]
+fn memory_is_judged_by_who_was_killed_for_it() -> Result {
+    let said = python(&["common", "exhaustion"], "{}", &[WITH_FILES, MEMORY].concat())?;
+    let found: Vec<_> = said.lines().collect();
+    assert_eq!(
+        found,
+        [
+            "Open memory.max is max",
+            "Open 64 MiB were taken, status 0; memory.max 32 MiB",
+            "Blocked killed for it; memory.max 32 MiB",
+            "Open None MiB were taken, status 9; memory.max 32 MiB",
+        ]
+    );
+    Ok(())
+}
+
+/// What a machine lacks excuses no probe whose judgement nobody has seen fail.
+#[test]
+fn each_probe_that_a_machine_may_lack_something_for_names_its_judgements_test() -> Result {
+    let files = ["tests/escape/judged.rs", "src/commands/doctor/escape/leaks.rs"];
+    let tests = files.iter().map(std::fs::read_to_string).collect::<std::io::Result<String>>()?;
+    for (_, probe, test) in WITHOUT {
+        assert!(tests.contains(&format!("fn {test}()")), "{probe}: {test}");
+    }
+    Ok(())
 }
 
 #[test]

@@ -59,25 +59,33 @@ pub(super) async fn ask(service: &Service, cells: &Cells) -> Told {
 pub(super) async fn look(told: Told, service: &Service, bait: &Bait) -> Vec<Probed> {
     let kept = ["noclaw.db", "noclaw.db-wal"].map(|name| file(&service.state().join(name)));
     let log = file(&service.log());
-    let judge = |probe, found: Result<String, String>, twin: &str, about| match found {
-        Ok(text) if text.contains(bait.key()) => Probed::new(probe, Outcome::Open, "it is there"),
+    let key = bait.key();
+    vec![
+        judge(ERROR, told.error, key, QUOTED, "the error and what is told of the run"),
+        judge(INSPECT, told.inspect, key, USER, "what an inspect tells"),
+        judge(STORE, Ok(kept.concat()), key, USER, "the store"),
+        judge(LOG, Ok(log), key, &told.run, "the log"),
+        judge_journal(journal(told.since).await, key),
+    ]
+}
+
+/// What was found in a place, and whether the twin is there, too.
+fn judge(probe: &str, found: Result<String, String>, key: &str, twin: &str, about: &str) -> Probed {
+    match found {
+        Ok(text) if text.contains(key) => Probed::new(probe, Outcome::Open, "it is there"),
         Ok(text) if text.contains(twin) => {
             Probed::new(probe, Outcome::Blocked, format!("not in {about}"))
         }
         Ok(_) => Probed::new(probe, Outcome::Open, format!("nothing is proved: no {twin:?}")),
         Err(why) => Probed::new(probe, Outcome::Open, why),
-    };
-    let journal = match journal(told.since).await {
-        Some(journal) => judge(JOURNAL, Ok(journal), MARKER, "the journal"),
+    }
+}
+
+fn judge_journal(found: Option<String>, key: &str) -> Probed {
+    match found {
+        Some(journal) => judge(JOURNAL, Ok(journal), key, MARKER, "the journal"),
         None => Probed::new(JOURNAL, Outcome::NotTested, "no journal can be read here"),
-    };
-    vec![
-        judge(ERROR, told.error, QUOTED, "the error and what is told of the run"),
-        judge(INSPECT, told.inspect, USER, "what an inspect tells"),
-        judge(STORE, Ok(kept.concat()), USER, "the store"),
-        judge(LOG, Ok(log), &told.run, "the log"),
-        journal,
-    ]
+    }
 }
 
 /// What is told of a run whose model has quoted the key, and which run that was.
@@ -134,5 +142,25 @@ async fn journal(since: i64) -> Option<String> {
             return None;
         }
         sleep(JOURNAL_TIME / 20).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Where nobody keeps a journal, this is all that is known of that probe's judgement.
+    #[test]
+    fn a_journal_with_the_key_is_open_and_one_without_a_line_of_ours_proves_nothing() {
+        for (journal, result, detail) in [
+            (Some("MESSAGE=noclaw-escape-7\nMESSAGE=sk-canary-7\n"), Outcome::Open, "it is there"),
+            (Some("MESSAGE=sk-canary-7\n"), Outcome::Open, "it is there"),
+            (Some("MESSAGE=noclaw-escape-7\n"), Outcome::Blocked, "not in the journal"),
+            (Some("MESSAGE=another\n"), Outcome::Open, "nothing is proved: no \"noclaw-escape-\""),
+            (None, Outcome::NotTested, "no journal can be read here"),
+        ] {
+            let judged = judge_journal(journal.map(str::to_owned), "sk-canary-7");
+            assert_eq!((judged.result, &*judged.detail), (result, detail), "{journal:?}");
+        }
     }
 }
