@@ -16,8 +16,8 @@ use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
 use away::{
-    ALL_AWAY, CARELESS, FOUND, HOST_NETWORK, JOURNAL, MACHINES, NO_REAPER, STAYS, TIDY, UNPROVED,
-    WITHOUT,
+    ALL_AWAY, AT_HOME, CARELESS, FOUND, HOST_NETWORK, JOURNAL, MACHINES, NO_REAPER, STAYS, TIDY,
+    UNPROVED, WITHOUT,
 };
 use serde_json::Value;
 use support::broken::BrokenPodman;
@@ -202,17 +202,11 @@ fn each_probe_can_fail() -> Result {
         ("NOCLAW_TEST_UNGATED", "1"),
     ];
     let careless = [("NOCLAW_TEST_AGENT", CARELESS)];
-    // A word that is short, and told everywhere, in the place of the key.
-    let at_home = [
-        ("NOCLAW_TEST_AGENT", "HOME=/workspace"),
-        ("NOCLAW_TEST_KEY", "escape"),
-        ("NOCLAW_TEST_BOUNDLESS", "1"),
-    ];
     let ways: [(&str, &[&str], &[_]); 4] = [
         (ALL_AWAY, &[], &unconfined),
         (&host_network, &[], &unconfined),
         ("", PATIENT, &careless),
-        ("", &[], &at_home),
+        ("", &[], &AT_HOME),
     ];
     let (mut all, mut open) = (BTreeSet::new(), BTreeSet::new());
     let mut details = Vec::new();

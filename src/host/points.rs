@@ -15,10 +15,22 @@
 //! | `NOCLAW_TEST_UNGATED=1` | what its cell asks goes to the model's server as it comes, with the key |
 //! | `NOCLAW_TEST_BOUNDLESS=1` | a run may ask the model without bounds, and the workspace that |
 //! |  | `doctor --escape` fills has room for all of it |
+//! | `NOCLAW_TEST_UNCOMPARED=1` | `doctor --escape` takes whatever is mounted in the place of something |
+//! |  | of ours for that |
+//! | `NOCLAW_TEST_CREDULOUS=1` | what an agent wrote, and the allowlist, are read by their path, |
+//! |  | whatever is there and whoever can write to it |
 
+use std::fs::OpenOptions;
+use std::io::Read;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+
+use nix::fcntl::OFlag;
 use noclaw_cell::job::{Confinement, Job};
+use noclaw_cell::preflight::Preflight;
 
 use super::owned;
+use crate::core::plan::CellPlan;
 
 /// Stands still here if a test asked for it.
 #[cfg(debug_assertions)]
@@ -31,7 +43,7 @@ pub async fn reached(point: &str) {
     {
         #[expect(clippy::disallowed_methods, reason = "a test's own file")]
         std::fs::write(file, point).ok();
-        while owned::exists(std::path::Path::new(file)) {
+        while owned::exists(Path::new(file)) {
             tokio::time::sleep(std::time::Duration::from_millis(10)).await;
         }
     }
@@ -58,7 +70,7 @@ fn asked(name: &str) -> Option<String> {
 /// The most pages that the database may have, if a test asked for it.
 pub fn most_pages() -> Option<u32> {
     let file = asked("NOCLAW_TEST_PAGES")?;
-    let text = owned::read(std::path::Path::new(&file), 99).ok()?;
+    let text = owned::read(Path::new(&file), 99).ok()?;
     std::str::from_utf8(&text).ok()?.trim().parse().ok()
 }
 
@@ -90,6 +102,33 @@ pub fn ungated() -> bool {
 /// Whether a test asked for runs without bounds.
 pub fn boundless() -> bool {
     asked("NOCLAW_TEST_BOUNDLESS").is_some()
+}
+
+/// Has a cell's measurement say of each of our mounts that it is what was planned, if a test asked
+/// for it.
+pub fn overlook(plan: &CellPlan, preflight: &mut Preflight) {
+    if asked("NOCLAW_TEST_UNCOMPARED").is_none() {
+        return;
+    }
+    let Preflight { launcher, agent } = preflight;
+    for mount in launcher.mounts.iter_mut().chain(&mut agent.mounts) {
+        let planned = plan.mounts.iter().find(|mine| mine.destination == mount.destination);
+        if let Some(planned) = planned {
+            (mount.device, mount.inode) = (Some(planned.device), Some(planned.inode));
+        }
+    }
+}
+
+/// What who believes a path reads there, if a test asked for it: no more than this, and nothing is
+/// waited for.
+pub fn credulous(path: &Path, most: usize) -> Option<String> {
+    asked("NOCLAW_TEST_CREDULOUS")?;
+    let mut how = OpenOptions::new();
+    #[expect(clippy::disallowed_methods, reason = "what a test has laid there")]
+    let file = how.read(true).custom_flags(OFlag::O_NONBLOCK.bits()).open(path).ok()?;
+    let mut bytes = Vec::new();
+    file.take(most as u64).read_to_end(&mut bytes).ok()?;
+    Some(String::from_utf8_lossy(&bytes).into_owned())
 }
 
 /// Takes from the agent's start line what a test names: what was left behind must act then.

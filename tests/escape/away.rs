@@ -55,6 +55,16 @@ if child == 0: os.execv({launcher[0]!r}, {launcher!r})
 os.waitpid(child, 0)"""]
 "#;
 
+/// A word that is short, and told everywhere, in the place of the key; and a host that looks at
+/// nothing of what lies in its way.
+pub const AT_HOME: [(&str, &str); 5] = [
+    ("NOCLAW_TEST_AGENT", "HOME=/workspace"),
+    ("NOCLAW_TEST_KEY", "escape"),
+    ("NOCLAW_TEST_BOUNDLESS", "1"),
+    ("NOCLAW_TEST_UNCOMPARED", "1"),
+    ("NOCLAW_TEST_CREDULOUS", "1"),
+];
+
 /// What cannot be tried without a cgroup controller, or without a journal, and the test that has
 /// seen its judgement find something all the same.
 pub const WITHOUT: &[(&str, &str, &str)] = &[
@@ -97,19 +107,6 @@ pub const STAYS: &[(&str, &str)] = &[
     ("exhaustion: a line without end in the agent's place", "the same"),
     ("files: a hard link to a file that is not ours", "no link goes from one mount to another"),
     (
-        "host: an allowlist in a folder that others can write to",
-        "the file is judged by its handle, in the one place where it is read: nothing to leave out",
-    ),
-    ("host: an allowlist that is a link", "the same"),
-    ("host: an allowlist that others can write to", "the same"),
-    (
-        "host: reads trap-fifo",
-        "the one call that opens what an agent wrote follows no link and wants a regular file",
-    ),
-    ("host: reads trap-up/passwd", "the same"),
-    ("host: reads trap-zero", "the same"),
-    ("host: reads way-out", "the same"),
-    (
         "kernel: system calls of 32 bits",
         "a second filter is for one processor: also the one that takes nothing away kills these",
     ),
@@ -132,6 +129,9 @@ pub const FOUND: &[(&str, &str)] = &[
     ("door: what the model's side would do by itself", "a search: HTTP/1.1 200"),
     ("files: pid 1, whose descriptors are the door", "root: it succeeded"),
     ("files: running a program from scratch space without leave", "ran"),
+    ("host: a folder exchanged before it is mounted", "the cell is as planned"),
+    ("host: an allowlist in a folder that others can write to", "it succeeded"),
+    ("host: reads trap-zero", "it succeeded"),
     ("key: an error of the model's server that quotes it", "the error came as it was"),
     ("key: environment, arguments, memory, files", "/dev/shm/key"),
     ("key: environment, arguments, memory, files", "/workspace/key"),

@@ -52,6 +52,7 @@ use crate::commands::{Failure, accepted};
 use crate::core::limits::CELL_START;
 use crate::core::plan::CellPlan;
 use crate::core::problem::{ExitStatus, chain};
+use crate::host::points;
 
 /// How long one probe may take; the slowest fills memory.
 const PROBE_TIME: Duration = Duration::from_secs(120);
@@ -185,7 +186,9 @@ async fn opened(
     let mut door = cell.open(job, model).await.map_err(|error| failed(&error))?;
     let preflight = timeout(CELL_START, door.preflight()).await;
     let preflight = preflight.map_err(|_| door.lost("before its preflight"));
-    let (preflight, verdict) = preflight.and_then(|found| found).map_err(|error| failed(&error))?;
+    let (mut preflight, verdict) =
+        preflight.and_then(|found| found).map_err(|error| failed(&error))?;
+    points::overlook(plan, &mut preflight);
     let preflight = match plan.judge(cell.id(), &preflight) {
         Ok(()) => Probed::new("preflight", Outcome::Blocked, "the cell is as planned"),
         Err(shortfall) => Probed::new("preflight", Outcome::Open, shortfall),

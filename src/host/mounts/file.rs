@@ -15,6 +15,7 @@ use nix::sys::stat::fstatat;
 
 use crate::core::limits::ALLOWLIST_BYTES;
 use crate::core::mounts::allowlist::{Allowlist, InvalidAllowlist};
+use crate::host::points;
 use crate::host::tree::beneath;
 
 /// Its name in the configuration directory.
@@ -115,7 +116,10 @@ pub fn read(config: &Path) -> Result<Option<Allowlist>, AllowlistError> {
             Err(Unfit::Exchanged)
         }
         Err(error) => Err(Unfit::Io(error)),
-        Ok(folder) => text(&folder),
+        Ok(folder) => match points::credulous(&path, ALLOWLIST_BYTES) {
+            Some(text) => Ok(Some(text)),
+            None => text(&folder),
+        },
     };
     let parsed = text
         .and_then(|text| text.map(|text| Allowlist::parse(&text).map_err(Unfit::Form)).transpose());

@@ -97,8 +97,13 @@ pub(super) async fn exchange(args: &Args, cells: &Cells, bait: &Bait) -> Result<
         Ok(preflight) if preflight.detail.contains(ANOTHER) => {
             Probed::new(PROBE, Outcome::Blocked, preflight.detail)
         }
-        Ok(preflight) => Probed::new(PROBE, Outcome::Open, preflight.detail),
-        Err(why) => Probed::new(PROBE, Outcome::Open, why),
+        Ok(preflight) if preflight.result == Outcome::Blocked => {
+            Probed::new(PROBE, Outcome::Open, preflight.detail)
+        }
+        // What else falls short, or goes wrong, comes before this is looked at.
+        Ok(Probed { detail: why, .. }) | Err(why) => {
+            Probed::new(PROBE, Outcome::Open, format!("nothing is proved: {why}"))
+        }
     })
 }
 
