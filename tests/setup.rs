@@ -110,7 +110,7 @@ fn the_doctor_knows_what_setup_has_kept_for_the_service() -> Result {
 
     fs::write(&drop_in, "[Service]\nEnvironment=\"NOCLAW_MODEL_API=demo\"\n")?;
     let [key, _] = doctor(home.path(), &[])?;
-    assert_eq!(key, ("\"warn\"".into(), "\"the demo model needs none\"".into()));
+    assert!(key.0 == "\"ok\"" && key.1.contains("the demo model needs none"), "{key:?}");
     Ok(())
 }
 

@@ -309,8 +309,7 @@ fn launcher(path: &std::path::Path) -> Finding {
 
 fn key(args: &Args) -> Finding {
     if args.model_api.as_deref() == Some(DEMO) {
-        let hint = "for real answers, a key: noclaw setup";
-        return Finding::warn("key", "the demo model needs none", hint);
+        return Finding::ok("key", "the demo model needs none; for real answers: noclaw setup");
     }
     let Some(file) = &args.api_key_file else {
         let hint = "noclaw setup; or serve with --api-key-file FILE, or the demo: --model-api demo";
