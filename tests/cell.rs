@@ -170,6 +170,7 @@ attempt("gateway", lambda: route("10.0.2.2"))
 attempt("metadata", lambda: route("169.254.169.254"))
 attempt("dns", lambda: route("10.0.2.3"))
 attempt("datagram", lambda: socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM))
+attempt("pair", lambda: socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM))
 attempt("raw", lambda: socket.socket(socket.AF_INET, socket.SOCK_RAW, 1))
 attempt("packet", lambda: socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 3))
 server = socket.socket(socket.AF_UNIX); server.bind("/tmp/twin"); server.listen()
@@ -180,7 +181,7 @@ python3 /tmp/n.py"#
         ),
     )?;
     assert!(!said.contains("OPEN"), "{said}");
-    assert_eq!(said.matches("denied").count(), 7, "{said}");
+    assert_eq!(said.matches("denied").count(), 8, "{said}");
     assert!(said.contains("twin b'x'"), "{said}");
     Ok(())
 }

@@ -48,6 +48,7 @@ GONE = {
     "setresuid": (117, 147, 0, 0, 0),
     "setgroups": (116, 159, 0, 0),
     "memfd_secret": (447, 447, 0xFFFF),
+    "openat2": (437, 437, -1, 0, 0, 0),
     "vmsplice": (278, 75, -1, 0, 0, 0),
     "move_pages": (279, 239, -1, 0, 0, 0, 0, 0),
     # The second filter's, for the agent alone.

@@ -25,6 +25,12 @@ for name, kind, protocol in [
     PROBES.append((f"network: {name} {kinds.get(kind, 'packets')}", family(name, kind, protocol)))
 
 
+@probe("network: AF_UNIX datagram, of a pair")
+def _():
+    # It need not stay with its other half: it sends to any name.
+    refused(FILTER, lambda: [one.close() for one in socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)])
+
+
 @probe("network: an interface beside lo")
 def _():
     names = [line.split(":")[0].strip() for line in open("/proc/net/dev").readlines()[2:]]

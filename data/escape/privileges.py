@@ -39,6 +39,32 @@ def _():
     refused(DENIED | FILTER, os.setxattr, "/workspace/capable", "security.capability", value)
 
 
+@probe("privileges: a program that others start as its owner")
+def _():
+    path, folder = "/workspace/owners", os.open("/workspace", os.O_RDONLY)
+    with open(path, "w") as file:
+        file.write("#!/bin/sh\n")
+    # The twin, by each way that is tried: the mode alone makes the difference.
+    os.chmod(path, 0o1755)
+    os.chmod("owners", 0o755, dir_fd=folder)
+
+    def made(flags, name, mode):
+        handle = os.open(name, flags | os.O_WRONLY, mode)
+        os.fchmod(handle, 0o755)
+        return os.close(handle)
+    made(os.O_CREAT, path + "-twin", 0o755)
+    attempts = []
+    for mode in (0o4755, 0o2755):
+        attempts += [
+            ("chmod", os.chmod, path, mode),
+            ("fchmodat", lambda mode=mode: os.chmod("owners", mode, dir_fd=folder)),
+            ("fchmod", lambda mode=mode: os.fchmod(os.open(path, os.O_WRONLY), mode)),
+            ("O_CREAT", made, os.O_CREAT, f"{path}-{mode}", mode),
+            ("O_TMPFILE", made, os.O_TMPFILE, "/tmp", mode),
+        ]
+    each(FILTER, attempts)
+
+
 # Programs that give another user, or act as one, each called so that it would do it here.
 GIVERS = (
     "su -c id", "su root -c id", "sudo -n id", "doas -n id", "pkexec id", "runuser -u root -- id",

@@ -68,15 +68,18 @@ mod tests {
     /// `CALL: WORKLOAD…`, written by tests/seccomp/trace.sh.
     const TRACED: &str = include_str!("../../tests/seccomp/traced.txt");
     /// Called by a workload, and not there all the same.
-    const REFUSED: [(&str, &str); 2] = [
+    const REFUSED: [(&str, &str); 5] = [
+        ("capget", "there is no capability to be told of"),
         ("clone3", "no filter can read its flags; programs fall back to clone"),
         ("setresgid", "a cell has one group"),
+        ("syslog", "the kernel's messages are the host's"),
+        ("unshare", "namespaces of its own would open the kernel to it"),
     ];
     /// What a kernel's holes are most often reached by, and what would undo the cell.
     const NEVER: &str = "add_key bpf chroot clone3 delete_module fanotify_init finit_module fsconfig \
         fsmount fsopen fspick init_module io_uring_enter io_uring_register io_uring_setup kcmp \
         kexec_file_load kexec_load keyctl lookup_dcookie mount mount_setattr move_mount move_pages \
-        name_to_handle_at nfsservctl open_by_handle_at open_tree perf_event_open pidfd_getfd \
+        name_to_handle_at nfsservctl open_by_handle_at open_tree openat2 perf_event_open pidfd_getfd \
         pivot_root process_madvise process_vm_readv process_vm_writev ptrace quotactl reboot \
         request_key setdomainname setgid setgroups sethostname setns setresgid setresuid settimeofday \
         setuid swapoff swapon syslog umount umount2 unshare userfaultfd vhangup vmsplice";
@@ -108,13 +111,21 @@ mod tests {
         let mut allowed = BTreeSet::new();
         for rule in rules()? {
             for name in rule.names {
-                let is_traced = traced.contains(name.as_str());
-                let says_untraced = rule.comment.starts_with("untraced: ");
-                // A rule about an argument: which ones were traced, the file does not tell.
-                assert!(is_traced || says_untraced, "{name} is needed by no workload");
-                let stale = is_traced && says_untraced && !rule.conditional;
-                assert!(!stale, "{name} is traced: its reason is another");
-                allowed.insert(name);
+                // Of prctl each option has a rule of its own, whose reason begins with it.
+                let (says_untraced, reason) = match rule.comment.strip_prefix("untraced: ") {
+                    Some(reason) => (true, reason),
+                    None => (false, rule.comment.as_str()),
+                };
+                let call = match name.as_str() {
+                    "prctl" => format!("prctl({})", reason.split(',').next().unwrap_or_default()),
+                    name => name.to_owned(),
+                };
+                let is_traced = traced.contains(call.as_str());
+                assert!(is_traced || says_untraced, "{call} is needed by no workload");
+                // That personality is traced for is the mark; nobody asks for their own.
+                let stale = is_traced && says_untraced && call != "personality";
+                assert!(!stale, "{call} is traced: its reason is another");
+                allowed.extend([name, call]);
             }
         }
         let refused: BTreeSet<_> = REFUSED.iter().map(|(name, _)| *name).collect();
@@ -159,6 +170,69 @@ mod tests {
         let last = placed["syscalls"].as_array().and_then(|rules| rules.last()).ok_or("none")?;
         assert_eq!(last["args"][0]["value"], profile.fingerprint());
         assert_eq!(last["errnoRet"], FINGERPRINT_ERRNO);
+        Ok(())
+    }
+
+    /// A call that arm64 does not have, and what programs there make in its place.
+    const OLDER: [(&str, &str); 34] = [
+        ("access", "faccessat"),
+        ("alarm", "setitimer"),
+        ("arch_prctl", ""),
+        ("chmod", "fchmodat"),
+        ("chown", "fchownat"),
+        ("creat", "openat"),
+        ("dup2", "dup3"),
+        ("epoll_create", "epoll_create1"),
+        ("epoll_wait", "epoll_pwait"),
+        ("eventfd", "eventfd2"),
+        ("getdents", "getdents64"),
+        ("getpgrp", "getpgid"),
+        ("inotify_init", "inotify_init1"),
+        ("lchown", "fchownat"),
+        ("link", "linkat"),
+        ("lstat", "newfstatat"),
+        ("mkdir", "mkdirat"),
+        ("mknod", "mknodat"),
+        ("open", "openat"),
+        ("pause", "ppoll"),
+        ("pipe", "pipe2"),
+        ("poll", "ppoll"),
+        ("readlink", "readlinkat"),
+        ("rename", "renameat"),
+        ("rmdir", "unlinkat"),
+        ("select", "pselect6"),
+        ("signalfd", "signalfd4"),
+        ("stat", "newfstatat"),
+        ("symlink", "symlinkat"),
+        ("time", "gettimeofday"),
+        ("unlink", "unlinkat"),
+        ("utime", "utimensat"),
+        ("utimes", "utimensat"),
+        ("vfork", "clone"),
+    ];
+
+    #[test]
+    fn what_arm64_has_in_place_of_older_calls_is_there() -> Result<()> {
+        let known = |name: &str, processor: &str| -> Result<bool> {
+            let filter = json!({"x": {
+                "mismatch_action": "allow", "match_action": "trap", "filter": [{"syscall": name}],
+            }});
+            let processor = processor.try_into()?;
+            Ok(seccompiler::compile_from_json(filter.to_string().as_bytes(), processor).is_ok())
+        };
+        let allowed: BTreeSet<_> = rules()?.into_iter().flat_map(|rule| rule.names).collect();
+        let older: BTreeMap<_, _> = OLDER.into_iter().collect();
+        for name in &allowed {
+            let there = (known(name, "x86_64")?, known(name, "aarch64")?);
+            match older.get(name.as_str()) {
+                None => assert!(there.1, "{name}: what does arm64 have in its place? {there:?}"),
+                Some(&newer) => {
+                    assert_eq!(there, (true, false), "{name}");
+                    assert!(newer.is_empty() || allowed.contains(newer), "{name}: no {newer}");
+                    assert!(newer.is_empty() || known(newer, "aarch64")?, "{newer}");
+                }
+            }
+        }
         Ok(())
     }
 

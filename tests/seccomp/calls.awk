@@ -1,6 +1,7 @@
 # Reads what `strace -f --decode-pids=pidns` wrote about a Podman service, and prints each system
-# call that was made in a cell with the cells that made it, in the order of their start. A cell is
-# the launcher's process and all that come from it.
+# call that was made in a cell with the cells that made it, in the order of their start; prctl also
+# by what it was asked for, `prctl(PR_SET_NAME)`. A cell is the launcher's process and all that come
+# from it. A call that was refused counts, too: a workload has asked for it.
 {
     pid = $1
     rest = $0
@@ -11,6 +12,10 @@
     if (!resumed && name == "execve" && rest ~ /noclaw-cell"/ && !(pid in cell)) cell[pid] = ++cells
     if (!(pid in cell)) next
     if (!resumed) made[name " " cell[pid]] = names[name] = 1
+    if (!resumed && match(rest, /^prctl\([A-Z0-9_]+/)) {
+        option = substr(rest, RSTART, RLENGTH) ")"
+        made[option " " cell[pid]] = names[option] = 1
+    }
     # `= 7 /* 4711 in strace's PID NS */`, or only `= 4711`.
     if (name ~ /^(clone|clone3|vfork|fork)$/ && match(rest, /= [0-9]+( \/\* [0-9]+ in .*)?$/)) {
         child = substr(rest, RSTART + 2)
