@@ -221,7 +221,7 @@ fn check(args: &Check) -> Ended {
 /// The policy as it is now. Podman says where its storage is; without it, that is taken to be where
 /// it always is, and no run begins.
 fn rules(places: &Places) -> Result<Rules, Failure> {
-    let guard = places.guard()?;
+    let guard = places.guard(None)?;
     let cells = Cells::at(&places.podman);
     let podman = block_on(async { Ok(ready::podman(&cells).await) })?;
     if let Err(problem) = &podman {

@@ -35,8 +35,8 @@ pub struct Places {
 }
 
 impl Places {
-    /// What guards them from cells.
-    pub fn guard(&self) -> Result<Guard, Failure> {
+    /// What guards them from cells, and the file of the model's key, where that is known.
+    pub fn guard(&self, key: Option<&Path>) -> Result<Guard, Failure> {
         let whole = |path: &Path| std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
         let own = Own {
             state: whole(&self.state),
@@ -44,6 +44,7 @@ impl Places {
             socket: whole(&self.socket),
             podman: whole(&self.podman),
             launcher: whole(&self.launcher),
+            key: key.map(whole),
         };
         Guard::of(own).map_err(|error| Failure::of(ExitStatus::Config, &error))
     }

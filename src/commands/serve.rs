@@ -383,7 +383,7 @@ fn settings(args: &Args) -> Result<(Settings, Vec<u8>), Failure> {
         model: args.model.model.clone(),
         accept_without: args.limits.accept_without()?,
         launcher,
-        guard: Arc::new(args.places.guard()?),
+        guard: Arc::new(args.places.guard(args.model.api_key_file.as_deref())?),
         start: StartLine::shipped().map_err(|error| config(&error))?,
         instructions,
     };

@@ -60,6 +60,8 @@ pub struct Own {
     pub podman: PathBuf,
     /// The launcher.
     pub launcher: PathBuf,
+    /// The file of the model's key, if it is known.
+    pub key: Option<PathBuf>,
 }
 
 /// The places that no cell sees, and where the allowlist is.
@@ -138,7 +140,7 @@ impl Guard {
     /// # Errors
     /// When there is nothing to guard by.
     pub fn of(own: Own) -> Result<Self, GuardError> {
-        let Own { state, config, socket, podman, launcher } = own;
+        let Own { state, config, socket, podman, launcher, key } = own;
         let home = paths::home();
         let mut places: Vec<_> =
             MACHINE.map(|(path, what, closed)| (PathBuf::from(path), what, closed)).into();
@@ -151,7 +153,11 @@ impl Guard {
             (podman, "Podman's socket", true),
             (launcher, "the program that starts the agent", true),
             (paths::containerfiles(), "the recipe of the cells' image", true),
+            // A service with other places, as that of `make run`, may not be the only one.
+            (paths::state(), "NoClaw's state", true),
+            (paths::config(), "NoClaw's configuration", true),
         ]);
+        places.extend(key.map(|path| (path, "the model's key", true)));
         places.extend(paths::program().map(|path| (path, "NoClaw's own program", true)));
         let home = home.to_string_lossy().into_owned().try_into().map_err(GuardError::Home)?;
         let blocked = Blocked::built_in().map_err(GuardError::Blocked)?;

@@ -12,7 +12,14 @@ use crate::support::{Result, exits, told};
 
 #[test]
 fn what_the_policy_refuses_is_not_stored_and_the_reason_is_told() -> Result {
-    let home = Home::new("demo")?.open()?;
+    let mut home = Home::new("demo")?;
+    let key = home.folders.join("x/its-key");
+    fs::write(&key, "sk-x\n")?;
+    home.house.args(&["--api-key-file", &key.display().to_string()]);
+    // Where an installed one has its state, which this one has elsewhere.
+    let installed = home.path("other");
+    home.house.env("XDG_STATE_HOME", &installed);
+    let home = home.open()?;
     exits(&home.house.noclaw(&["user", "add", "ann"]).output()?, 0);
     let state = home.house.path("state").canonicalize()?.display().to_string();
     let house = home.house.path("").canonicalize()?.display().to_string();
@@ -25,6 +32,8 @@ fn what_the_policy_refuses_is_not_stored_and_the_reason_is_told() -> Result {
         (state.clone(), false, "NoClaw's state"),
         (format!("{state}/users"), false, "it lies in"),
         (house, false, "it contains"),
+        (home.path("x"), false, "the model's key"),
+        (home.path("other"), false, "NoClaw's state"),
         (home.path("keys/.ssh"), false, ".ssh is blocked"),
         (home.path("link"), false, "is a link to ro"),
         (home.path("missing"), false, "there is no "),
