@@ -143,7 +143,30 @@ fn what_hides_from_a_count_does_not_hide() -> Result {
     let deep = "import os,time\nfor i in range(3000):\n  os.mkdir(\"d\"); os.chdir(\"d\")\n\
                 time.sleep(60)";
     let run = house.run(&["-u", "ann", &tool(&format!("python3 -c '{deep}'"))])?;
-    stopped(&house, &run, "nested too deep")
+    stopped(&house, &run, "nested too deep")?;
+    // Moved about while it is counted: either a count sees it all, or they never do.
+    let moving = r#"import os
+top = "/workspace/"
+for depth in range(12): os.makedirs(top + "a/" * (depth + 1))
+def move(depth):
+    at = top + "a/" * depth
+    while True:
+        for one, other in (("a", "b"), ("b", "a")):
+            try: os.rename(at + one, at + other)
+            except OSError: pass
+for depth in (0, 1, 2):
+    if os.fork() == 0: move(depth)
+os.chdir("/workspace")
+while True:
+    try:
+        at = os.open("a/" * 12, os.O_RDONLY); break
+    except OSError: pass
+for n in range(400):
+    file = os.open(f"f{n}", os.O_CREAT | os.O_WRONLY, 0o600, dir_fd=at)
+    for _ in range(4): os.write(file, bytes(1 << 20))
+    os.close(file)"#;
+    let run = house.run(&["-u", "joe", &tool(&format!("python3 -c '{moving}'"))])?;
+    stopped(&house, &run, "the workspace ")
 }
 
 #[test]

@@ -157,6 +157,7 @@ impl From<count::Count> for Counted {
             Some(Stop::Files) => Self::More(space),
             Some(Stop::Depth) => Self::TooDeep,
             Some(Stop::Time) => Self::Unknown,
+            Some(Stop::Moved) => Self::Moved(space),
         }
     }
 }

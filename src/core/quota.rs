@@ -13,10 +13,12 @@
 //! | the file system has lost what the folder had room for | a count, for at most a tenth of the time |
 //! | the last count is old | a count, for at most a hundredth of the time |
 //! | a count finds more than may be there | the run ends |
+//! | directories were moved during each of several counts, and the file system has lost more than the folder had room for | the run ends |
 //!
 //! The third row alone could be deceived: others may delete while a cell writes, and files that
 //! were deleted but are still open are in no folder. The next one and the one before
-//! bound that.
+//! bound that. A count, too, can be deceived, by who moves folders about while it goes on: what it
+//! missed is seen by the one after the run; until then what must stay free bounds it.
 //!
 //! A run that begins with a full workspace may go on, so that the agent can clean up; it may not
 //! add to it.
@@ -32,6 +34,9 @@ use super::limits::{COUNT_AGAIN, COUNT_FILES, DISK_FILES, QUICKLY_COUNTED, QUOTA
 const OLD: u32 = 100;
 /// The same while the file system says that the folder may be full.
 const GROWN: u32 = 10;
+/// So many counts in a row that found directories moved, and a folder that may be full is taken for
+/// full. Who deletes a tree, or builds in it, is hardly met so often.
+const MOVED: u32 = 5;
 
 /// What a folder takes of the disk, or may take.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -123,6 +128,16 @@ pub enum Exceeded {
         /// Which one.
         folder: &'static str,
     },
+    /// It was never still enough to be counted.
+    #[error(
+        "directories in the {folder} were moved during each of {MOVED} counts, and the disk has \
+         lost more than there is room for in it{}",
+        advice(folder)
+    )]
+    Moved {
+        /// Which one.
+        folder: &'static str,
+    },
     /// The file system is nearly full, with whatever it is.
     #[error(transparent)]
     Disk(#[from] Low),
@@ -201,6 +216,8 @@ pub enum Counted {
     TooDeep,
     /// It took too long to tell.
     Unknown,
+    /// At least so much: directories were moved meanwhile.
+    Moved(Space),
 }
 
 /// A count: what was found, and the conditions. Times are since the run began.
@@ -228,6 +245,8 @@ pub struct Guard {
     // What was free then.
     free: Free,
     counted: bool,
+    // Counts in a row in which directories were moved.
+    moved: u32,
     began: Duration,
     took: Duration,
 }
@@ -237,7 +256,7 @@ impl Guard {
     pub fn new(folder: &'static str, quota: Space, used: Space, free: Free) -> Self {
         let most = full_or(quota, used);
         let (began, took) = (Duration::ZERO, Duration::ZERO);
-        Self { folder, quota, most, used, free, counted: false, began, took }
+        Self { folder, quota, most, used, free, counted: false, moved: 0, began, took }
     }
 
     /// Whether the folder is to be counted now.
@@ -274,7 +293,9 @@ impl Guard {
             Counted::TooDeep => return Err(Exceeded::Depth { folder: self.folder }),
             // What it was may still be believed, and the next look may say that it has grown.
             Counted::Unknown => return Ok(()),
+            Counted::Moved(used) => return self.take_moved(used, lost),
         };
+        self.moved = 0;
         self.most = match self.counted {
             // What was there when it was last counted, and what this run cannot have added, was
             // there before it. Others may have written meanwhile: then it is thought to be less.
@@ -287,6 +308,24 @@ impl Guard {
         };
         (self.used, self.free, self.counted) = (used, count.free, true);
         if self.most.holds(used) { Ok(()) } else { Err(self.exceeded(used)) }
+    }
+
+    /// Of what was counted, only that there is as much. What was known before stays, so that the
+    /// folder may soon be full again, and is counted anew.
+    fn take_moved(&mut self, used: Space, lost: Space) -> Result<(), Exceeded> {
+        self.moved += 1;
+        // What was there before the run is not known before the first count of all of it.
+        if self.counted && !self.most.holds(used) {
+            return Err(self.exceeded(used));
+        }
+        // What the disk has lost, and was not found.
+        let missing = lost.each(used.each(self.used, u64::saturating_sub), u64::saturating_sub);
+        let room = self.most.each(used, u64::saturating_sub);
+        let may_be_full = missing.bytes > room.bytes || missing.files > room.files;
+        match may_be_full && self.moved >= MOVED {
+            true => Err(Exceeded::Moved { folder: self.folder }),
+            false => Ok(()),
+        }
     }
 
     fn exceeded(&self, used: Space) -> Exceeded {
@@ -444,6 +483,28 @@ mod tests {
             (1_000_001, Ok(()))
         );
         assert_eq!(counted.bound(), QUOTA.files + 1);
+    }
+
+    #[test]
+    fn who_moves_folders_while_they_are_counted_and_fills_the_disk_is_ended() {
+        let moved =
+            |used, free| Count { found: Counted::Moved(used), ..whole(used, free, seconds(1)) };
+        let mut guard = Guard::new(WORKSPACE, QUOTA, Space::default(), START);
+        assert_eq!(guard.take(whole(Space::default(), START, seconds(1))), Ok(()));
+        let found = Space { bytes: 1 << 28, files: 10 };
+        let full = less(START, Space { bytes: (1 << 30) + 1, ..found });
+        // As much as was found is no mystery, and what stands still for one count is known again.
+        for _ in 0..=MOVED {
+            assert_eq!(guard.take(moved(found, less(START, found))), Ok(()));
+        }
+        let mut still = guard.clone();
+        assert_eq!(still.take(whole(found, full, seconds(2))), Ok(()));
+        assert_eq!(still.take(moved(found, full)), Ok(()));
+        let ended = Err(Exceeded::Moved { folder: WORKSPACE });
+        assert_eq!(guard.take(moved(found, full)), ended);
+        assert!(guard.wants_count(full, seconds(2)), "what was known before stays");
+        let over = Space { files: QUOTA.files + 1, ..QUOTA };
+        assert!(matches!(still.take(moved(over, full)), Err(Exceeded::Folder { .. })));
     }
 
     #[test]

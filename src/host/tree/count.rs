@@ -3,7 +3,7 @@
 //!
 //! | what an agent may do | what happens |
 //! |---|---|
-//! | change the tree meanwhile | what has gone, or become something else, is left out |
+//! | change the tree meanwhile | a directory that has gone, or become something else, is left out, and that is said: [`Stop::Moved`] |
 //! | link out of it, or mount | links are counted by themselves, mounts not at all |
 //! | nest without end, make names without end | it stops, and says so: [`Stop`] |
 //! | close directories | they are opened while they are counted, then closed again |
@@ -72,6 +72,8 @@ pub enum Stop {
     Depth,
     /// It took too long.
     Time,
+    /// It was counted to its end, but a directory was no longer where it had been found.
+    Moved,
 }
 
 /// How far a count goes.
@@ -157,7 +159,8 @@ impl Walk {
         let top = Rc::new(Parent { place, path: Vec::new(), steps: 0, depth: 0 });
         self.list(&top, &top.place.handle, names)?;
         while let Some(next) = self.left.pop() {
-            if self.found.stop.is_none() && Instant::now() > self.bound.until {
+            let goes_on = matches!(self.found.stop, None | Some(Stop::Moved));
+            if goes_on && Instant::now() > self.bound.until {
                 self.found.stop = Some(Stop::Time);
             }
             if matches!(self.found.stop, Some(Stop::Files | Stop::Time)) {
@@ -194,8 +197,12 @@ impl Walk {
                 self.found.closed += 1;
                 return Ok(());
             }
-            // It has gone, or become something else, or something of the owner's is mounted there.
-            Err(Errno::ENOENT | Errno::ENOTDIR | Errno::ELOOP | Errno::EXDEV) => return Ok(()),
+            Err(Errno::ENOENT | Errno::ENOTDIR | Errno::ELOOP) => {
+                self.found.stop = self.found.stop.or(Some(Stop::Moved));
+                return Ok(());
+            }
+            // Something of the owner's is mounted there.
+            Err(Errno::EXDEV) => return Ok(()),
             Err(errno) => return Err(errno),
         };
         self.found.allocated = self.found.allocated.saturating_add(allocated(&before));
@@ -379,6 +386,33 @@ mod tests {
             assert_eq!(count(directory.path())?.stop, stop, "{beside} beside");
             Tree::open(directory.path())?.keep_only(&[])?;
         }
+        Ok(())
+    }
+
+    #[test]
+    fn a_directory_that_is_moved_meanwhile_is_said_to_be() -> Result<()> {
+        let directory = tempfile::tempdir()?;
+        let (here, there) = (directory.path().join("here"), directory.path().join("there"));
+        fs::create_dir(&here)?;
+        fs::write(here.join("file"), "x")?;
+        let tree = Tree::open(directory.path())?;
+        let over = std::sync::atomic::AtomicBool::new(false);
+        let order = std::sync::atomic::Ordering::Relaxed;
+        let seen = std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !over.load(order) {
+                    fs::rename(&here, &there).and_then(|()| fs::rename(&there, &here)).ok();
+                }
+            });
+            let counts = std::iter::repeat_with(|| tree.count(bound(100)));
+            let until = Instant::now() + Duration::from_secs(60);
+            let seen = counts
+                .take_while(|_| Instant::now() < until)
+                .find(|count| !matches!(count, Ok(Count { stop: None, .. })));
+            over.store(true, order);
+            seen
+        });
+        assert_eq!(seen.ok_or("it was there each time")??.stop, Some(Stop::Moved));
         Ok(())
     }
 
