@@ -1,4 +1,5 @@
-//! Figures, as ratios within one run: `make bench`. Nothing here passes or fails.
+//! Figures, as ratios within one run: `make bench`. Nothing here passes or fails but
+//! the comparison with another build.
 //!
 //! A cold message through NoClaw is compared with `podman run … claude -p` typed by hand: the same
 //! image, the same model, the same flags of the agent; both in turn, so that a busy machine slows
@@ -24,6 +25,8 @@ use support::{House, NOCLAW, Result, until};
 
 /// Cold messages, each way.
 const ROUNDS: usize = 15;
+/// How much longer a cold message may take than with another build.
+const MORE: Duration = Duration::from_millis(10);
 /// Messages before memory is looked at.
 const MESSAGES: usize = 100;
 /// Senders at a time, and messages of each, at the store.
@@ -83,7 +86,10 @@ fn against(house: &House) -> Result {
     let more = ours.as_secs_f64() - theirs.as_secs_f64();
     row("more than there", format_args!("{:.1} ms", more * 1e3));
     row("ratio", format_args!("{:.3}", ours.as_secs_f64() / theirs.as_secs_f64()));
-    Ok(())
+    match more > MORE.as_secs_f64() {
+        true => Err(format!("a cold message takes more than {MORE:?} longer than there").into()),
+        false => Ok(()),
+    }
 }
 
 fn cold(house: &House) -> Result {
