@@ -32,9 +32,11 @@ shellcheck      shellcheck         ShellCheck       checks these scripts
 '
 [ "${1:-}" != --deb ] || needs+='
 shlibdeps       dpkg-dev           -                names the libraries that the package needs
+lintian         lintian            -                checks the package
 '
 [ "${1:-}" != --rpm ] || needs+='
 rpmbuild        rpm                rpm-build        makes the package
+rpmlint         rpmlint            rpmlint          checks it
 '
 [ "${1:-}" != --vm ] || needs+='
 qemu            qemu-system-x86    -                runs a machine; 8 or newer (7.2 corrupts it without KVM)
