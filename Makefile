@@ -29,13 +29,15 @@ run: ## try NoClaw: [MESSAGE=…] [MODEL_API=URL] [API_KEY_FILE=FILE] [YES=1]
 test: ## all tests that need no virtual machine, on real cells: [ARGS="--test story"]
 	@packaging/test.sh $(ARGS)
 
-vm-test: ## the package on Debian machines with systemd and all limits, by QEMU: [VM=bookworm] [ARGS=home|again|escape|THEME]
+vm-test: ## the package on Debian machines with systemd and all limits, by QEMU: [VM=bookworm] [ARGS=home|escape|THEME]
 	@tests/vm/machine.sh $(ARGS)
 
 escape: ## attack a real cell from inside, and tell what it held against: [ARGS=--json]
 	@packaging/escape.sh $(ARGS)
 
-chaos: ## kills under load, time-outs and cancels: [ROUNDS=300] [SEED=…] [ENDS=20]
+chaos: ## kills under load, time-outs and cancels, racing mounts: [ROUNDS=300] [SEED=…] [ENDS=20] [RACES=1000]
+	@NOCLAW_RACE_ROUNDS=$(or $(RACES),1000) \
+		packaging/test.sh --test mounts swapped_all_the_time -- --nocapture
 	@NOCLAW_CHAOS_ROUNDS=$(or $(ROUNDS),300) NOCLAW_CHAOS_SEED=$(SEED) NOCLAW_ENDS=$(ENDS) \
 		packaging/test.sh --test chaos --test ends -- --nocapture
 

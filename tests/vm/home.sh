@@ -63,7 +63,7 @@ states_of() { as "$1" noclaw run list --json | sed -n 's/^ *"status": "\(.*\)",*
 # Names of the runs that have come to no end.
 open_runs() { states_of "$1" | grep -vx 'answered\|failed\|timed_out\|cancelled'; } # USER
 
-containers() { as "$1" podman ps --all --quiet; } # USER
+containers() { as "$1" podman ps --all --quiet || echo "Podman does not tell $1's"; } # USER
 
 drop_in() { # USER NAME LINE…
     local folder
@@ -100,8 +100,9 @@ set_up() {
 
 # Everything that a second setup could change.
 marks() {
-    find "$(home alice)/.config" "$(home alice)/.local/state/noclaw" -type f \
+    find "$(home alice)/.config" "$(home alice)/.local/state/noclaw" \( -type f -o -type l \) \
         ! -name 'noclaw.db*' ! -name '*.jsonl' -printf '%p %T@ %i\n' | sort
+    as alice noclaw history --json
     property alice InvocationID
     property alice InvocationID noclaw.socket
     as alice noclaw image status --json
@@ -113,7 +114,7 @@ set_up_again() {
     said=$(as alice noclaw setup --yes --demo --image "$image" 2>&1) || status=$?
     echo "$said"
     [ $status = 0 ] && ! grep -q '^[a-z]* *done ' <<<"$said" &&
-        diff <(echo "$before") <(marks)
+        grep -q '^nothing was changed' <<<"$said" && diff <(echo "$before") <(marks)
 }
 
 move_in() {
@@ -130,9 +131,12 @@ started_by_a_connection() {
     is alice inactive && is alice active noclaw.socket || return 1
     answered "You said: good morning" alice "good morning" || return 1
     unit alice status --no-pager --lines=0 noclaw.service
+    # A Podman that is slow to answer is not ready at once.
     is alice active && [[ $(property alice TriggeredBy) = *noclaw.socket* ]] &&
-        [[ $(property alice StatusText) = "ready; "* ]]
+        until_true 60 says_it_is_ready
 }
+
+says_it_is_ready() { [[ $(property alice StatusText) = "ready; "* ]]; }
 
 # Over TCP only once it is turned on, and then with a token only.
 tcp_asks_for_a_token() {
@@ -164,16 +168,112 @@ the_socket_is_hers() {
 bob_has_his_own() {
     local said status=0
     said=$(noclaw setup --user bob --yes --demo --image "$image" 2>&1 | timed) || status=$?
-    [ $status = 0 ] && grep -q ' You said: hello$' <<<"$said" &&
-        ! as bob noclaw history | grep -q 'by TCP'
+    [ $status = 0 ] && grep -q ' You said: hello$' <<<"$said" || return 1
+    said=$(as bob noclaw history) && [[ $said = *hello* && $said != *"by TCP"* ]]
 }
+
+# --- With a key -----------------------------------------------------------------------------------
+
+# The model's servers: one that takes any key, and one that takes none.
+taking=127.0.0.1:17001 refusing=127.0.0.1:17002
+
+# shellcheck disable=SC2016 # perl's
+refuse() {
+    exec perl -MIO::Socket::INET -e '
+        my $server = IO::Socket::INET->new(LocalAddr => shift, Listen => 5, ReuseAddr => 1) or die;
+        while (my $client = $server->accept) {
+            while (my $line = <$client>) { last if $line eq "\r\n" }
+            my $said = q({"type":"error","error":{"type":"authentication_error","message":"no"}});
+            print $client "HTTP/1.1 401 Unauthorized\r\ncontent-type: application/json\r\n",
+                "connection: close\r\ncontent-length: ", length $said, "\r\n\r\n", $said;
+            shutdown $client, 1;
+            1 while read $client, my $rest, 4096;
+        }' "$refusing"
+}
+
+answers_at() { curl -s -m 5 -o /dev/null "http://$1/"; } # ADDRESS
+
+# bob goes over from the demo to a key in a file, turns all off, and then types one.
+with_a_key() {
+    local servers status=0
+    as bob noclaw demo-model --listen "$taking" &
+    servers=($!)
+    refuse &
+    servers+=($!)
+    until_true 60 answers_at "$taking" && until_true 60 answers_at "$refusing" &&
+        a_key_is_refused && a_key_is_kept && all_is_off && a_key_is_typed || status=1
+    kill "${servers[@]}"
+    wait "${servers[@]}"
+    return $status
+}
+
+a_key_is_refused() {
+    local said status=0
+    as bob sh -c 'umask 077; echo sk-of-a-file >key'
+    said=$(as bob noclaw setup --yes --api-key-file key --model-api "http://$refusing" 2>&1) || status=$?
+    echo "$said"
+    [ $status = 78 ] && [[ $said = *"does not take the key (status 401)"* ]] &&
+        ! as bob test -e .config/noclaw/key && answered "You said: as before" bob "as before"
+}
+
+# USER's drop-in, file and service have the key where it belongs, and nowhere else.
+kept_is() { # KEY
+    local file pid
+    file=$(home bob)/.config/noclaw/key
+    [ "$(stat -c '%a %U' "$file")" = "600 bob" ] && [ "$(<"$file")" = "$1" ] || return 1
+    grep -q '^LoadCredential=' "$(home bob)/.config/systemd/user/noclaw.service.d/setup.conf" ||
+        return 1
+    pid=$(property bob MainPID)
+    ! grep -qa "$1" "/proc/$pid/environ" "/proc/$pid/cmdline"
+}
+
+a_key_is_kept() {
+    local said status=0
+    said=$(as bob noclaw setup --yes --api-key-file key --model-api "http://$taking" 2>&1) || status=$?
+    echo "$said"
+    [ $status = 0 ] && [[ $said = *"key        done  it is taken"*"You said: hello"* ]] &&
+        kept_is sk-of-a-file
+}
+
+all_is_off() {
+    local said
+    said=$(as bob noclaw setup --undo) || return 1
+    echo "$said"
+    is bob inactive && is bob inactive noclaw.socket && [[ $said = *.config/noclaw/key* ]] &&
+        ! as bob test -e .config/systemd/user/noclaw.service.d
+}
+
+# What is asked is waited for: what is typed before is thrown away, as at any such question.
+a_key_is_typed() {
+    local shown=/noclaw-vm/shown keys=/noclaw-vm/typed setup question
+    as bob rm .config/noclaw/key
+    rm -f "$keys"
+    mkfifo "$keys"
+    : >"$shown"
+    as bob script --quiet --return --command "noclaw setup --model-api http://$taking" /dev/null \
+        <"$keys" >"$shown" &
+    setup=$!
+    exec 7>"$keys"
+    for question in 'key \[' 'model \[' 'limit \[' 'zone \['; do
+        until_true 60 grep -q "$question" "$shown" || break
+        case $question in key*) echo sk-of-a-hand >&7 ;; *) echo >&7 ;; esac
+    done
+    wait "$setup"
+    local status=$?
+    exec 7>&-
+    cat "$shown"
+    [ $status = 0 ] && ! grep -q sk-of-a-hand "$shown" && grep -q 'You said: hello' "$shown" &&
+        kept_is sk-of-a-hand
+}
+
+# --- Restarts -------------------------------------------------------------------------------------
 
 # What is no `ok` must say what to do; with the demo model there is no key to find.
 doctor() {
     local said status=0
     said=$(as alice noclaw doctor) || status=$?
     echo "$said"
-    [ $status = 0 ] && ! grep -q '^FAIL' <<<"$said" &&
+    [ $status = 0 ] && ! grep -q '^FAIL' <<<"$said" && ! grep -q '^warn *key' <<<"$said" &&
         [ "$(grep -c '^warn' <<<"$said")" = "$(grep -c '^ *hint: ' <<<"$said")" ]
 }
 
@@ -190,19 +290,35 @@ sender() { # NUMBER
     done
 }
 
-# Twenty that send at once, while the service is started anew in the midst of them. No connection is
-# refused or broken off, and what was accepted comes to an end.
+# Connects again and again; prints what the service was then, and curl's status.
+knock() { # FILE: until there is one
+    local state
+    until [ -e "$1" ]; do
+        state=$(property alice ActiveState)
+        echo "$state $(status_of alice alice /healthz)"
+    done
+}
+
+# Twenty that send at once, while the service is started anew in the midst of them, and another one
+# that knocks. No connection is refused or broken off, and what was accepted comes to an end.
 restarted_among_senders() {
-    local number codes=/noclaw-vm/codes before senders=() known
+    local number codes=/noclaw-vm/codes knocks=/noclaw-vm/knocks over=/noclaw-vm/over
+    local before senders=() knocking known
     before=$(property alice InvocationID)
-    rm -f "$codes"
+    rm -f "$codes" "$over"
     for number in {1..20}; do
         sender "$number" >>"$codes" &
         senders+=($!)
     done
-    until_true 60 some_run_is running && unit alice restart noclaw.service
-    wait "${senders[@]}"
+    until_true 60 some_run_is running
+    knock "$over" >"$knocks" &
+    knocking=$!
+    unit alice restart noclaw.service
+    touch "$over"
+    wait "${senders[@]}" "$knocking"
     sort "$codes" | uniq -c
+    sort "$knocks" | uniq -c
+    grep -qv '^active ' "$knocks" && ! grep -q ' 000$' "$knocks" || return 1
     [ "$(grep -cx '20[02]' "$codes")" = 20 ] && ! grep -vqx '20[02]\|503' "$codes" || return 1
     until_true 200 none_is_open alice || { open_runs alice && return 1; }
     known=$(for number in 0 1; do
@@ -258,8 +374,11 @@ notice() {
 
 # Nobody is logged in; the journal tells a run's life, by its fields, in the catalog's words.
 the_journal_tells() {
-    local run said
-    ! loginctl list-sessions --no-legend | grep -v ' manager ' || return 1
+    local run said session
+    for session in $(loginctl list-sessions --no-legend | awk '{ print $1 }'); do
+        said=$(loginctl show-session "$session" --property=Class --property=State --property=Name)
+        [[ $said = *Class=manager* || $said = *State=closing* ]] || { echo "$said" && return 1; }
+    done
     answered "You said: alone" alice alone || return 1
     run=$(as alice noclaw run list | head -n 1 | cut -d ' ' -f 1)
     said=$(as alice journalctl --user -x --no-pager "RUN_ID=$run")
@@ -281,6 +400,7 @@ be_at_home() {
     step "TCP is closed until it is turned on, and asks for a token" tcp_asks_for_a_token
     step "the socket is its owner's alone" the_socket_is_hers
     step "another user has a NoClaw of his own" bob_has_his_own
+    step "with a key: refused, kept, turned off, typed" with_a_key
     step "noclaw doctor finds nothing amiss, or explains it" doctor
     # Twenty at once are more than one user may send; the watchdog's minute is long to wait for.
     drop_in alice test Environment=NOCLAW_BURST=100 WatchdogSec=15
@@ -321,16 +441,28 @@ no_container_is_left_yet() { [ -z "$(containers alice)$(containers bob)" ]; }
 
 # The run that is going on has its time, and its sender its reply; the image stays.
 upgraded() {
-    local before after said=/noclaw-vm/said sender status=0
+    local before after said=/noclaw-vm/said sender pause=10 status ended stopped
+    # shellcheck disable=SC2154 # of inside.sh
+    [ "$slowness" = 1 ] || pause=40
     before=$(property alice InvocationID)
-    as alice noclaw send '!sleep 10' >"$said" 2>&1 &
+    {
+        as alice noclaw send "!sleep $pause" 2>&1
+        echo "status $? at $(cut -d ' ' -f 1 /proc/uptime)"
+    } >"$said" &
     sender=$!
     until_true 100 some_run_is running || return 1
     DEBIAN_FRONTEND=noninteractive apt-get install --yes -qq -o Dpkg::Use-Pty=0 "$later" </dev/null || return 1
     dpkg-query --show noclaw
-    wait "$sender" || status=$?
-    echo "the sender got, with status $status: $(<"$said")"
-    [ $status = 0 ] || return 1
+    # In microseconds since the machine was started.
+    stopped=$(property alice ActiveExitTimestampMonotonic)
+    wait "$sender"
+    echo "the service began to stop at $((stopped / 1000000)) s; the sender got: $(<"$said")"
+    read -r _ status _ ended < <(grep '^status ' "$said")
+    [ "$status" = 0 ] || return 1
+    if [ "$stopped" = 0 ] || [ "${ended%.*}" -le $((stopped / 1000000)) ]; then
+        echo "the run was over before the service stopped"
+        return 1
+    fi
     answered "You said: after" alice after || return 1
     after=$(property alice InvocationID)
     until_true 60 none_is_open alice && [ "$before" != "$after" ] &&
@@ -358,7 +490,8 @@ nothing_runs() { ! pgrep -x 'noclaw|noclaw-cell' >/dev/null; }
 
 purged() {
     local said
-    said=$(DEBIAN_FRONTEND=noninteractive apt-get purge --yes --quiet noclaw </dev/null 2>&1)
+    said=$(DEBIAN_FRONTEND=noninteractive apt-get purge --yes --quiet noclaw </dev/null 2>&1) ||
+        { echo "$said" && return 1; }
     echo "$said"
     [[ $said = *"rm -r ~/.local/state/noclaw"* ]] && ! dpkg-query --status noclaw 2>/dev/null
 }

@@ -4,7 +4,7 @@
 #
 #   home first    the machine is what it claims to be; the package is installed and set up, and is at
 #                 home (home.sh)
-#   home again    after a restart (machine.sh again): everything is back; the package is upgraded and removed
+#   home again    after a restart: everything is back; the package is upgraded and removed
 #   cells first   the package is installed and set up; `noclaw doctor --escape`, with nothing accepted
 #                 away, and crashes; then the test programs, each in a transient unit of the user's
 set -u

@@ -3,14 +3,14 @@
 # each an administrator installs the package, and a user sets NoClaw up; then tests/vm/inside.sh sees
 # whether it keeps what is promised. Two of them at a time, each with a part:
 #
-#   home    the package at home (tests/vm/home.sh)
+#   home    the package at home (tests/vm/home.sh); then what holds after a restart of the machine,
+#           an upgrade, a removal
 #   cells   `noclaw doctor --escape`, forty crashes, then the themes machine, story and cell; when
 #           emulated, machine alone
 #
 #   tests/vm/machine.sh           both
-#   tests/vm/machine.sh home|again|escape|THEME[:TEST[,TEST…]]…
-#                                 these parts, or themes of tests/, alone; again: home, and what
-#                                 holds after a restart of the machine, an upgrade, a removal
+#   tests/vm/machine.sh home|escape|THEME[:TEST[,TEST…]]…
+#                                 these parts, or themes of tests/, alone
 #   VM=bookworm tests/vm/machine.sh …
 #                                 in Debian 12; otherwise it is trixie, Debian 13
 #
@@ -286,7 +286,7 @@ run_part() { # PART
     trap 'exit 143' TERM
     cp --sparse=always "$base.disk" "$vm/$1.part"
     boot "$1" first
-    [ "$1$again" != home1 ] || boot home again
+    [ "$1" != home ] || boot home again
     say "vm: $1 held, after $SECONDS s"
 }
 
@@ -304,18 +304,16 @@ run_parts() { # PART…
     return "$status"
 }
 
-# Sets $run, $again, $escapes and $themes.
-choose() { # home|again|escape|THEME…
+# Sets $run, $escapes and $themes.
+choose() { # home|escape|THEME…
     local word
     run=()
-    again=''
     escapes=''
     themes=()
     [ $# -gt 0 ] || set -- home escape "${all[@]}"
     for word; do
         case $word in
             home) run+=(home) ;;
-            again) run+=(home) && again=1 ;;
             escape) escapes=1 ;;
             *) themes+=("$word") ;;
         esac
