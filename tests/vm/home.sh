@@ -239,7 +239,7 @@ all_is_off() {
     local said
     said=$(as bob noclaw setup --undo) || return 1
     echo "$said"
-    is bob inactive && is bob inactive noclaw.socket && [[ $said = *.config/noclaw/key* ]] &&
+    is bob inactive && is bob inactive noclaw.socket && [[ $said = *"the key "*"rm -r "*/.config/noclaw* ]] &&
         ! as bob test -e .config/systemd/user/noclaw.service.d
 }
 
