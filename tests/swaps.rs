@@ -169,7 +169,9 @@ fn no_swap_leads_a_verb_outside_and_none_waits() -> Result {
             assert!(Instant::now() < deadline, "{verb:?} was not raced: {told:?}");
             let ground = Ground::new()?;
             let tree = ByHandle(Tree::open(ground.tree())?.into());
-            told.add(&race(&ground, verb, tree, ROUNDS)?);
+            let raced = race(&ground, verb, tree, ROUNDS)?;
+            assert_eq!(raced.honest + raced.refused, ROUNDS, "{verb:?}: {raced:?}");
+            told.add(&raced);
         }
         println!("{verb:?}: {told:?}");
     }
