@@ -217,6 +217,9 @@ fn a_folder_that_is_swapped_all_the_time_is_that_folder_or_in_no_cell() -> Resul
     home.house.key("canary")?;
     home.house.env("NOCLAW_BURST", "100000");
     home.house.env("NOCLAW_RATE", "100000");
+    for budget in ["NOCLAW_BUDGET_RUN", "NOCLAW_BUDGET_USER", "NOCLAW_BUDGET"] {
+        home.house.env(budget, "1000000");
+    }
     let home = home.open()?;
     exits(&home.house.noclaw(&["user", "add", "ann"]).output()?, 0);
     let (mut folders, mut swaps) = (Vec::new(), Vec::new());
