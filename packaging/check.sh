@@ -21,5 +21,8 @@ RUSTDOCFLAGS='-D warnings -A rustdoc::private-intra-doc-links' \
 step cargo test --quiet --test tidy
 
 PATH=$checkout/target/tools/bin:$PATH
-command -v cargo-deny >/dev/null || step cargo install --quiet --locked cargo-deny --root target/tools
+command -v cargo-deny >/dev/null ||
+    # It runs for seconds: what would be saved by optimizing it is less than that takes.
+    CARGO_PROFILE_RELEASE_OPT_LEVEL=0 CARGO_PROFILE_RELEASE_LTO=off CARGO_PROFILE_RELEASE_CODEGEN_UNITS=256 \
+        step cargo install --quiet --locked cargo-deny --root target/tools
 step cargo deny --log-level warn check licenses bans sources

@@ -122,6 +122,28 @@ fn runs_are_settled_however_long_the_database_is_locked() -> Result {
     Ok(())
 }
 
+/// As when a machine is switched off, which ends cells and service side by side.
+#[test]
+fn a_run_whose_cell_is_taken_away_while_the_service_stops_is_answered_by_the_next_one() -> Result {
+    let mut house = House::start(&[])?;
+    let run = house.post("/webhook?wait=0", r#"{"message":"!sleep 3"}"#)?.json()?;
+    until("it runs", || house.show(&run).ok().filter(|run| run["status"] == "running"))?;
+    let [cell] = house.containers()?.try_into().map_err(|_| "not one cell")?;
+    let service = house.pid().ok_or("no service")?;
+    kill(Pid::from_raw(service), Signal::SIGTERM)?;
+    until("the service stops", || house.logged().contains("stopping").then_some(()))?;
+    podman(&["rm", "--force", "--time=0", &cell])?;
+    let stat = || fs::read_to_string(format!("/proc/{service}/stat")).unwrap_or_default();
+    until("the service has ended", || stat().contains(") Z ").then_some(()))?;
+    house.close()?;
+    assert!(house.logged().contains("cut off while the service stops"), "{}", house.logged());
+    house.open()?;
+    let id = run["run"].as_str().ok_or("no run")?;
+    let run = house.get(&format!("/v1/runs/{id}?wait=30"))?.json()?;
+    assert_eq!((&run["status"], &run["attempts"]), (&json!("answered"), &json!(2)), "{run}");
+    Ok(())
+}
+
 #[test]
 fn a_container_that_comes_after_the_start_is_removed_and_no_other() -> Result {
     let house = House::start(&[])?;

@@ -33,6 +33,8 @@ pub(super) enum Left {
     Transcript(Option<String>),
     /// To have the run wait again, and begin anew.
     Again,
+    /// Nothing: it has no outcome, and is settled as after a crash ([`Assistant::recover`]).
+    Unsettled,
 }
 
 impl Assistant {
@@ -93,12 +95,18 @@ impl Assistant {
     }
 
     /// Writes the outcome, what it cost and the conversation's head in one transaction, and tells
-    /// those who wait. A run that is to begin anew has no outcome yet.
+    /// those who wait. A run that is to begin anew has no outcome yet, nor has one that failed while
+    /// the service stops, for a reason that may be the same as the stop's.
     ///
     /// Returns what is left to be done when its container is gone.
     pub(super) async fn finish(&self, current: &Current, end: End) -> Left {
-        let End::Outcome(outcome) = end else {
-            return Left::Again;
+        let outcome = match end {
+            End::NotResumed => return Left::Again,
+            End::Outcome(outcome) if self.stop.is_cancelled() && outcome.may_be_the_machine_s() => {
+                tracing::warn!(failure = outcome.failure(), "cut off while the service stops");
+                return Left::Unsettled;
+            }
+            End::Outcome(outcome) => outcome,
         };
         points::reached("result").await;
         let run = &current.run;
@@ -164,8 +172,10 @@ impl Assistant {
     pub(super) async fn gone(&self, current: &Current, left: Left) {
         let run = &current.run;
         points::reached("gone").await;
-        let Left::Transcript(head) = left else {
-            return self.begin_again(current).await;
+        let head = match left {
+            Left::Transcript(head) => head,
+            Left::Again => return self.begin_again(current).await,
+            Left::Unsettled => return,
         };
         if let Err(error) = self.tidy(run, head.as_deref()) {
             tracing::error!(error = chain(&error), "cannot tidy");

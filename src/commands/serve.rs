@@ -301,8 +301,8 @@ async fn wind_down(
         worker.abort();
         worker.await.ok();
         tracing::warn!("runs were interrupted");
-        tokio::time::timeout(Duration::from_secs(10), assistant.recover()).await.ok();
     }
+    tokio::time::timeout(Duration::from_secs(10), assistant.recover()).await.ok();
     tokio::time::timeout(Duration::from_secs(5), connections.ended()).await.ok();
 }
 

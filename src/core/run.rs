@@ -232,6 +232,13 @@ impl Outcome {
         }
     }
 
+    /// Whether it may have come from outside of the run. Who switches a machine off ends cells,
+    /// Podman and services, in whatever order.
+    pub const fn may_be_the_machine_s(&self) -> bool {
+        use FailureKind::{Agent, DoorLost, Podman};
+        matches!(self, Self::Failed { kind: Podman | DoorLost | Agent, .. })
+    }
+
     /// The reply, of an answer.
     pub fn reply(&self) -> Option<&str> {
         match self {

@@ -3,11 +3,11 @@
 # from setup on, bob from the moment on in which an administrator sets it up for him; nobody of them
 # is ever logged in.
 #
-#   move_in     the administrator installs it; alice sets it up
-#   be_at_home  sockets, other users, doctor, restarts, the watchdog, the journal
-#   come_back   after a restart of the machine
-#   move_out    an upgrade in the middle of a run; removal and purge
-#   crash       forty times in a row, and then no more
+#   move_in     the administrator installs it; alice sets it up, and turns HTTP on
+#   leave       the machine is about to be switched off, in the middle of a run
+#   come_back   after that
+#   be_at_home  other users, a key, doctor, restarts, the watchdog, crashes, the journal
+#   move_out    an upgrade in the middle of a run; removal in the middle of another one, and purge
 
 deb=/noclaw-vm/noclaw.deb
 later=/noclaw-vm/later.deb
@@ -62,6 +62,14 @@ states_of() { as "$1" noclaw run list --json | sed -n 's/^ *"status": "\(.*\)",*
 
 # Names of the runs that have come to no end.
 open_runs() { states_of "$1" | grep -vx 'answered\|failed\|timed_out\|cancelled'; } # USER
+
+some_run_is() { states_of alice | grep -qx "$1"; } # STATE
+none_is_open() { [ -z "$(open_runs "$1")" ]; }     # USER
+
+# Begins a run that would take long, in a conversation of its own.
+begin_run() { # MESSAGE
+    as alice noclaw send --detach --conversation begun "$1" && until_true 100 some_run_is running
+}
 
 containers() { as "$1" podman ps --all --quiet || echo "Podman does not tell $1's"; } # USER
 
@@ -122,7 +130,50 @@ move_in() {
     step "nothing is on at first" off_at_first
     step "the units are clean" units_are_clean
     step "setup ends with a reply" set_up
+    step "a second setup changes nothing" set_up_again
+    step "the first connection starts it" started_by_a_connection
+    step "TCP is closed until it is turned on, and asks for a token" tcp_asks_for_a_token
+    history_of_main >"$kept.history"
+    as alice noclaw image status --json >"$kept.image"
 }
+
+history_of_main() { as alice noclaw history --json --conversation main; }
+
+# Longer than a service that stops gives its runs.
+leave() { step "a run is going on" begin_run '!sleep 45'; }
+
+# --- Coming back ----------------------------------------------------------------------------------
+
+sockets_are_back() {
+    local socket
+    for socket in noclaw.socket noclaw-http.socket; do
+        until_true 60 is alice active $socket || { echo "no $socket" && return 1; }
+    done
+    is alice inactive
+}
+
+history_is_there() {
+    diff "$kept.history" <(history_of_main) &&
+        answered "You said: back" alice back
+}
+
+# The agent had begun nothing that a second try would do twice.
+what_was_going_on_is_answered() {
+    local said
+    until_true 300 none_is_open alice || { open_runs alice && return 1; }
+    said=$(as alice noclaw history --conversation begun)
+    echo "$said"
+    [[ $said = *"You said: !sleep 45"* ]]
+}
+
+come_back() {
+    step "no container is left after a restart" no_container_is_left_yet
+    step "the sockets are back, the service waits" sockets_are_back
+    step "the history is there, a message is answered" history_is_there
+    step "the run that was going on is answered" what_was_going_on_is_answered
+}
+
+no_container_is_left_yet() { [ -z "$(containers alice)" ]; }
 
 # --- At home --------------------------------------------------------------------------------------
 
@@ -330,9 +381,6 @@ restarted_among_senders() {
     [ "$before" != "$(property alice InvocationID)" ]
 }
 
-some_run_is() { states_of alice | grep -qx "$1"; }
-none_is_open() { [ -z "$(open_runs "$1")" ]; }
-
 # A service that stands still is ended and started again by systemd's watchdog.
 the_watchdog_sees_it() {
     local pid
@@ -350,7 +398,8 @@ another_pid() { # PID
 
 # Her service cannot start: others can write her instructions.
 forty_crashes_are_told_once() {
-    local told
+    local before told
+    before=$(notices | grep -c .)
     as alice touch .config/noclaw/instructions.md
     as alice chmod 666 .config/noclaw/instructions.md
     unit alice stop noclaw.service
@@ -358,13 +407,15 @@ forty_crashes_are_told_once() {
     until_true 600 crashed_often || { echo "only $(property alice NRestarts)" && return 1; }
     as alice chmod 600 .config/noclaw/instructions.md
     answered "You said: again" alice "again" || return 1
-    told=$(journalctl --quiet --output=cat _UID="$(id -u alice)" MESSAGE_ID="$(notice)" |
-        tee /dev/stderr | grep -c .)
+    told=$(($(notices | tee /dev/stderr | grep -c .) - before))
     echo "$(property alice NRestarts) starts, told $told times"
     [ "$told" = 1 ]
 }
 
 crashed_often() { [ "$(property alice NRestarts)" -ge 40 ]; }
+
+# What she has been told so far.
+notices() { journalctl --quiet --output=cat _UID="$(id -u alice)" MESSAGE_ID="$(notice)"; }
 
 # The message id of a notice, by its text in the catalog.
 notice() {
@@ -395,9 +446,6 @@ no_container_is_left() {
 }
 
 be_at_home() {
-    step "a second setup changes nothing" set_up_again
-    step "the first connection starts it" started_by_a_connection
-    step "TCP is closed until it is turned on, and asks for a token" tcp_asks_for_a_token
     step "the socket is its owner's alone" the_socket_is_hers
     step "another user has a NoClaw of his own" bob_has_his_own
     step "with a key: refused, kept, turned off, typed" with_a_key
@@ -407,35 +455,11 @@ be_at_home() {
     unit alice restart noclaw.service
     step "restarted among twenty senders" restarted_among_senders
     step "the watchdog sees a service that stands still" the_watchdog_sees_it
+    step "forty crashes in a row are told once" forty_crashes_are_told_once
     step "a message while nobody is logged in; the journal" the_journal_tells
     step "no container is left" no_container_is_left
     as alice rm .config/systemd/user/noclaw.service.d/test.conf
-    as alice noclaw history --json >"$kept.history"
-    as alice noclaw image status --json >"$kept.image"
 }
-
-# --- Coming back ----------------------------------------------------------------------------------
-
-sockets_are_back() {
-    local socket
-    for socket in noclaw.socket noclaw-http.socket; do
-        until_true 60 is alice active $socket || { echo "no $socket" && return 1; }
-    done
-    is alice inactive
-}
-
-history_is_there() {
-    diff "$kept.history" <(as alice noclaw history --json) &&
-        answered "You said: back" alice back
-}
-
-come_back() {
-    step "no container is left after a restart" no_container_is_left_yet
-    step "the sockets are back, the service waits" sockets_are_back
-    step "the history is there, a message is answered" history_is_there
-}
-
-no_container_is_left_yet() { [ -z "$(containers alice)$(containers bob)" ]; }
 
 # --- Moving out -----------------------------------------------------------------------------------
 
@@ -469,7 +493,9 @@ upgraded() {
         diff "$kept.image" <(as alice noclaw image status --json)
 }
 
+# The run that is going on has its half a minute, and is left for who installs it again.
 removed() {
+    begin_run '!sleep 300' || return 1
     DEBIAN_FRONTEND=noninteractive apt-get remove --yes --quiet noclaw </dev/null || return 1
     until_true 60 nothing_runs || { pgrep -a noclaw && return 1; }
     as alice test -e .local/state/noclaw/noclaw.db || { echo "her messages are gone" && return 1; }
@@ -496,10 +522,8 @@ purged() {
     [[ $said = *"rm -r ~/.local/state/noclaw"* ]] && ! dpkg-query --status noclaw 2>/dev/null
 }
 
-crash() { step "forty crashes in a row are told once" forty_crashes_are_told_once; }
-
 move_out() {
     step "an upgrade in the middle of a run" upgraded
-    step "removal ends everything, and leaves what is the users'" removed
+    step "removal in the middle of a run ends everything, and leaves what is the users'" removed
     step "purge says what stays" purged
 }

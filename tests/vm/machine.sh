@@ -1,12 +1,13 @@
 #!/usr/bin/env bash
-# `make vm-test`: fresh Debian machines with a real systemd and all cgroup controllers, in QEMU. On
-# each an administrator installs the package, and a user sets NoClaw up; then tests/vm/inside.sh sees
-# whether it keeps what is promised. Two of them at a time, each with a part:
+# `make vm-test`: a fresh Debian machine with a real systemd and all cgroup controllers, in QEMU, on
+# which an administrator installs the package, and a user sets NoClaw up. In the middle of a run it
+# is switched off. Then it is two machines, by a copy of its disk, and each has a part in which
+# tests/vm/inside.sh sees whether what is promised is kept:
 #
-#   home    the package at home (tests/vm/home.sh); then what holds after a restart of the machine,
-#           an upgrade, a removal
-#   cells   `noclaw doctor --escape`, forty crashes, then the themes machine, story and cell; when
-#           emulated, machine alone
+#   home    what holds after a restart of the machine; the package at home (tests/vm/home.sh); an
+#           upgrade, a removal
+#   cells   `noclaw doctor --escape`, then the themes machine, story and cell; when emulated, machine
+#           alone
 #
 #   tests/vm/machine.sh           both
 #   tests/vm/machine.sh home|escape|THEME[:TEST[,TEST…]]…
@@ -14,8 +15,8 @@
 #   VM=bookworm tests/vm/machine.sh …
 #                                 in Debian 12; otherwise it is trixie, Debian 13
 #
-# KVM is used where it works; without, machines are emulated. They have no network. Their disk is
-# made once by a hash of its recipe (target/vm, about 2 GB); each writes to a copy. Programs and
+# KVM is used where it works; without, machines are emulated. They have no network. The fresh disk
+# is made once by a hash of its recipe (target/vm, about 2 GB), and they write to copies. Programs and
 # image come on disks of their own, results over a second serial port. What a machine says goes to
 # stdout as it comes, after its part's name, and its status is this script's: 124 when it hangs.
 #
@@ -220,7 +221,6 @@ stop_machine() {
         kill -TERM "$pid" 2>/dev/null || true
         wait "$pid" || true
     done
-    rm -f "$vm"/*.part
 }
 
 # Whether it is there says little: it may be closed to us, refuse the processor that we ask for, or
@@ -235,33 +235,40 @@ kvm_works() {
     grep -aqs 'Unable to mount root' "$console"
 }
 
-# Sets $processor and $cores, and $slowness: how many times longer than usual the tests wait.
+# Sets $processor, $cores, $modest for the kernel, and $slowness: how many times longer than usual
+# the tests wait.
 choose_processor() {
     slowness=1
+    modest=''
     if kvm_works; then
         processor=(-accel kvm -cpu max)
         cores=2
     else
         say "vm: KVM does not work here: the machine is emulated"
         # The kernel copies memory by `rep movsb` where that is fast, and Go computes checksums by
-        # AVX2; emulated, neither is.
-        processor=(-accel "tcg,thread=multi" -cpu "max,erms=off,fsrm=off,avx2=off")
+        # AVX2; emulated, neither is. The other features protect the kernel or make page tables
+        # deeper; like the mitigations below, they are no part of what is tested, and cost a tenth.
+        processor=(-accel "tcg,thread=multi")
+        processor+=(-cpu "max,erms=off,fsrm=off,avx2=off,smap=off,smep=off,umip=off,pku=off,la57=off")
+        modest="mitigations=off init_on_alloc=0 hardened_usercopy=off randomize_kstack_offset=off"
         cores=1 # two emulated ones wait for each other, and have been seen to do so for ever
         slowness=10
     fi
 }
 
-# Runs a phase of inside.sh. Its status is what the last line of the results says.
-boot() { # PART PHASE
-    local status=0 told shell=() log=$vm/$1
+# Runs a part of inside.sh. All others begin with the disk that setup leaves, and what they write to it
+# is kept in a file without a name. Its status is what the last line of the results says.
+boot() { # PART
+    local status=0 told shell=() log=$vm/$1 copies=on
     : >"$log.result"
+    [ "$1" != setup ] || copies=off
     [ -z "${NOCLAW_VM_SHELL:-}" ] || shell=(-serial "unix:$NOCLAW_VM_SHELL/$1,server=on,wait=off")
-    timeout --kill-after=10 "$time_limit" qemu-system-x86_64 "${processor[@]}" \
+    TMPDIR=$vm timeout --kill-after=10 "$time_limit" qemu-system-x86_64 "${processor[@]}" \
         -smp "$cores" -m "$memory" -display none -nic none -no-reboot \
         -serial "file:$log.console" -serial "file:$log.result" "${shell[@]}" \
         -kernel "$base.kernel" -initrd "$base.initrd" \
-        -append "root=/dev/vda rw console=ttyS0 panic=-1 quiet $lazily noclaw.part=$1 noclaw.phase=$2" \
-        -drive "file=$log.part,format=raw,if=virtio,cache=unsafe" \
+        -append "root=/dev/vda rw console=ttyS0 panic=-1 quiet $modest $lazily noclaw.part=$1" \
+        -drive "file=$vm/setup.part,format=raw,if=virtio,cache=unsafe,snapshot=$copies" \
         -drive "file=$programs,format=raw,if=virtio,readonly=on" \
         -drive "file=$image,format=raw,if=virtio,readonly=on" </dev/null >&2 &
     machine=$!
@@ -284,15 +291,18 @@ run_part() { # PART
     parts=()
     trap stop_machine EXIT
     trap 'exit 143' TERM
-    cp --sparse=always "$base.disk" "$vm/$1.part"
-    boot "$1" first
-    [ "$1" != home ] || boot home again
+    boot "$1"
     say "vm: $1 held, after $SECONDS s"
 }
 
 run_parts() { # PART…
     local part status=0
     SECONDS=0
+    cp --sparse=always "$base.disk" "$vm/setup.part"
+    run_part setup &
+    parts=($!)
+    wait "${parts[0]}" || return
+    parts=()
     for part; do
         run_part "$part" &
         parts+=($!)
@@ -331,7 +341,7 @@ main() {
     trap 'exit 130' INT
     trap 'exit 143' TERM
     make_base
-    trap stop_machine EXIT
+    trap 'stop_machine; rm -f "$vm"/*.part' EXIT
     choose_processor
     [ "$slowness" = 1 ] || all=("${few[@]}")
     choose "$@"
