@@ -5,8 +5,8 @@
 #   setup   the machine is what it claims to be; the package is installed and set up (home.sh), and
 #           is in the middle of a run when the machine is switched off
 #   home    after that: everything is back, and at home; the package is upgraded and removed
-#   cells   `noclaw doctor --escape`, with nothing accepted away; then the test programs, each in a
-#           transient unit of the user's
+#   cells   `noclaw doctor --escape`, with nothing accepted away, and crashes; then the test programs,
+#           each in a transient unit of the user's
 set -u
 checkout='' slowness=1 escapes='' programs=()
 # shellcheck source=/dev/null
@@ -147,7 +147,10 @@ main() {
             ;;
         *noclaw.part=cells*)
             step "Podman answers" until_true 120 podman_answers
-            [ -z "$escapes" ] || step "a cell that is attacked from inside holds" escape
+            if [ -n "$escapes" ]; then
+                step "a cell that is attacked from inside holds" escape
+                crash
+            fi
             test_programs
             ;;
     esac

@@ -6,8 +6,8 @@
 #
 #   home    what holds after a restart of the machine; the package at home (tests/vm/home.sh); an
 #           upgrade, a removal
-#   cells   `noclaw doctor --escape`, then the themes machine, story and cell; when emulated, machine
-#           alone
+#   cells   `noclaw doctor --escape`, forty crashes, then the themes machine, story and cell; when
+#           emulated, machine alone
 #
 #   tests/vm/machine.sh           both
 #   tests/vm/machine.sh home|escape|THEME[:TEST[,TEST…]]…
