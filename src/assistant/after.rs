@@ -95,8 +95,8 @@ impl Assistant {
     }
 
     /// Writes the outcome, what it cost and the conversation's head in one transaction, and tells
-    /// those who wait. A run that is to begin anew has no outcome yet, nor has one that failed while
-    /// the service stops, for a reason that may be the same as the stop's.
+    /// those who wait. A run that is to begin anew has no outcome yet, nor has one that failed
+    /// while the service stops, for a reason that may be the same as the stop's.
     ///
     /// Returns what is left to be done when its container is gone.
     pub(super) async fn finish(&self, current: &Current, end: End) -> Left {
