@@ -118,21 +118,21 @@ impl Assistant {
     /// One run, from its claim to its container's absence.
     async fn answer(self: Arc<Self>, current: Current) {
         points::reached("claimed").await;
-        let left = match self.make(&current).await {
+        let (left, is_gone) = match self.make(&current).await {
             Ok((prepared, cell)) => {
                 let end = self.within_time(&current, &prepared, &cell).await;
                 // The reply does not wait for the container's removal.
                 let left = self.finish(&current, end).await;
-                self.end(&cell).await;
-                left
+                (left, self.end(&cell).await)
             }
             Err(trouble) => {
                 let left = self.finish(&current, End::Outcome(trouble.into())).await;
-                self.end_unknown(current.run.run).await;
-                left
+                (left, self.end_unknown(current.run.run).await)
             }
         };
-        self.gone(&current, left).await;
+        if is_gone {
+            self.gone(&current, left).await;
+        }
     }
 
     /// Makes the cell that the run needs.

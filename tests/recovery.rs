@@ -122,25 +122,99 @@ fn runs_are_settled_however_long_the_database_is_locked() -> Result {
     Ok(())
 }
 
-/// As when a machine is switched off, which ends cells and service side by side.
-#[test]
-fn a_run_whose_cell_is_taken_away_while_the_service_stops_is_answered_by_the_next_one() -> Result {
+/// As when a machine is switched off, which ends cells and service side by side, whichever is the
+/// first to go. `is_on` says when; returned is what the run is after the next start.
+fn cut_off(
+    message: &str,
+    is_on: impl Fn(&House) -> bool,
+    cell_first: bool,
+) -> Result<serde_json::Value> {
     let mut house = House::start(&[])?;
-    let run = house.post("/webhook?wait=0", r#"{"message":"!sleep 3"}"#)?.json()?;
+    let message = json!({ "message": message }).to_string();
+    let run = house.post("/webhook?wait=0", &message)?.json()?;
     until("it runs", || house.show(&run).ok().filter(|run| run["status"] == "running"))?;
+    until("it is as far as it should be", || is_on(&house).then_some(()))?;
     let [cell] = house.containers()?.try_into().map_err(|_| "not one cell")?;
     let service = house.pid().ok_or("no service")?;
-    kill(Pid::from_raw(service), Signal::SIGTERM)?;
-    until("the service stops", || house.logged().contains("stopping").then_some(()))?;
-    podman(&["rm", "--force", "--time=0", &cell])?;
+    let stop = || kill(Pid::from_raw(service), Signal::SIGTERM);
+    if cell_first {
+        let id = cell.clone();
+        let ends = thread::spawn(move || podman(&["kill", &id]).is_ok());
+        until("its pid 1 is gone", || {
+            inhabitants(std::slice::from_ref(&cell)).is_empty().then_some(())
+        })?;
+        stop()?;
+        assert!(ends.join().map_err(|_| "a thread")?);
+    } else {
+        stop()?;
+        until("the service stops", || house.logged().contains("stopping").then_some(()))?;
+        podman(&["rm", "--force", "--time=0", &cell])?;
+    }
     let stat = || fs::read_to_string(format!("/proc/{service}/stat")).unwrap_or_default();
     until("the service has ended", || stat().contains(") Z ").then_some(()))?;
     house.close()?;
-    assert!(house.logged().contains("cut off while the service stops"), "{}", house.logged());
     house.open()?;
     let id = run["run"].as_str().ok_or("no run")?;
+    Ok(house.get(&format!("/v1/runs/{id}?wait=30"))?.json()?)
+}
+
+#[test]
+fn a_run_that_is_cut_off_with_its_service_is_answered_by_the_next_one() -> Result {
+    for cell_first in [false, true] {
+        let run = cut_off("!sleep 3", |_| true, cell_first)?;
+        let expected = (&json!("answered"), &json!(2));
+        assert_eq!((&run["status"], &run["attempts"]), expected, "{cell_first}: {run}");
+    }
+    Ok(())
+}
+
+#[test]
+fn one_that_has_used_a_tool_by_then_is_not_tried_again() -> Result {
+    let tool = r#"!tool Bash {"command":"touch begun; sleep 60"}"#;
+    let begun = |house: &House| find(&house.path("state/users"), "begun");
+    let run = cut_off(tool, begun, false)?;
+    assert_eq!((&run["status"], &run["attempts"]), (&json!("failed"), &json!(1)), "{run}");
+    let error = run["error"].as_str().unwrap_or_default();
+    assert!(error.starts_with("interrupted: the service stopped after"), "{error}");
+    Ok(())
+}
+
+fn find(folder: &Path, name: &str) -> bool {
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    entries.into_iter().any(|entry| {
+        let path = entry.path();
+        entry.file_name() == name || (path.is_dir() && !path.is_symlink() && find(&path, name))
+    })
+}
+
+/// An agent that somebody ends has not refused what it was to go on from.
+#[test]
+fn an_agent_that_is_ended_before_it_has_said_a_word_does_not_cost_the_conversation_its_memory()
+-> Result {
+    let mut house = House::start(&[])?;
+    house.send(&["first"])?;
+    house.close()?;
+    let point = house.point("delivered")?;
+    house.env("NOCLAW_TEST_PAUSE", &format!("delivered:{}", point.display()));
+    house.open()?;
+    let run = house.post("/webhook?wait=0", r#"{"message":"second"}"#)?.json()?;
+    until("the agent listens", || point.exists().then_some(()))?;
+    let [cell] = house.containers()?.try_into().map_err(|_| "not one cell")?;
+    let agents = || {
+        let inside = inhabitants(std::slice::from_ref(&cell));
+        inside.into_iter().filter(|(_, line)| line.contains("stream-json")).count()
+    };
+    assert_eq!(agents(), 1, "the test needs an agent");
+    podman(&["kill", "--signal=TERM", &cell])?;
+    until("it has ended", || (agents() == 0).then_some(()))?;
+    fs::remove_file(&point)?;
+    let id = run["run"].as_str().ok_or("no run")?;
     let run = house.get(&format!("/v1/runs/{id}?wait=30"))?.json()?;
-    assert_eq!((&run["status"], &run["attempts"]), (&json!("answered"), &json!(2)), "{run}");
+    assert_eq!((&run["status"], &run["attempts"]), (&json!("failed"), &json!(1)), "{run}");
+    house.close()?;
+    house.env("NOCLAW_TEST_PAUSE", "");
+    house.open()?;
+    assert_eq!(house.send(&["!history"])?, "first\n!history");
     Ok(())
 }
 

@@ -45,7 +45,7 @@ fn without_a_service_manager_it_says_so_and_changes_nothing() -> Result {
 
 #[test]
 fn answers_that_are_none_are_refused_with_what_is_one() -> Result {
-    let refusals: [(&[&str], &str); 7] = [
+    let refusals: [(&[&str], &str); 9] = [
         (&["--zone", "Berlin"], "this machine knows no zone \"Berlin\"; one is Europe/Berlin"),
         (&["--budget", "0"], "a sum above 0"),
         (&["--budget", "lots"], "a sum above 0"),
@@ -53,6 +53,8 @@ fn answers_that_are_none_are_refused_with_what_is_one() -> Result {
         (&["--demo", "--api-key-file", "key"], "cannot be used with"),
         (&["--undo", "--zone", "UTC"], "cannot be used with"),
         (&["--user", "ann"], "--user is for root"),
+        (&["--accept-without", "cpu,foo"], "memory, pids or cpu"),
+        (&["--model-api", "api.example.org"], "write https://HOST"),
     ];
     for (args, words) in refusals {
         let said = refused(args)?;

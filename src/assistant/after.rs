@@ -6,6 +6,8 @@
 
 use std::time::Duration;
 
+use tokio::time::timeout;
+
 use super::Assistant;
 use super::current::Current;
 use super::events::Event;
@@ -13,16 +15,17 @@ use super::journal;
 use super::trouble::End;
 use crate::cell::Cell;
 use crate::core::ids::RunId;
-use crate::core::journal::SETTLED;
 use crate::core::limits::{BUDGET_NOTICE_PERCENT, DETAILS_KEPT_DAYS, STRAYS_AFTER};
 use crate::core::problem::chain;
-use crate::core::run::RunState;
 use crate::host::machine::now;
 use crate::host::points;
 use crate::store::change::{Ending, Head, Spending};
 use crate::store::claim::Claimed;
 use crate::store::error::Error;
+use crate::store::recover::Settled;
 
+/// A failure that may have the same reason as a stop waits for it so long.
+const MOMENT: Duration = Duration::from_secs(1);
 /// Between two attempts of what must not be lost.
 pub(super) const AGAIN: Duration = Duration::from_secs(1);
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
@@ -49,11 +52,10 @@ impl Assistant {
             }
             tokio::time::sleep(AGAIN).await;
         }
-        for (run, state) in self.settle().await {
-            let words = "settled after an interruption";
-            tracing::info!(message_id = SETTLED, run_id = %run, %state, "{words}");
-            if state.is_final() {
-                self.events.over(run);
+        for settled in self.settle().await {
+            journal::settled(&settled);
+            if settled.state.is_final() {
+                self.events.over(settled.run);
             }
         }
         self.ended.send_replace(());
@@ -78,7 +80,7 @@ impl Assistant {
     }
 
     /// A run that is not settled holds up its conversation, and counts as one that has a cell.
-    async fn settle(&self) -> Vec<(RunId, RunState)> {
+    async fn settle(&self) -> Vec<Settled> {
         loop {
             let error = match self.store.recover(now()).await {
                 Ok(settled) => return settled,
@@ -95,18 +97,21 @@ impl Assistant {
     }
 
     /// Writes the outcome, what it cost and the conversation's head in one transaction, and tells
-    /// those who wait. A run that is to begin anew has no outcome yet, nor has one that failed
-    /// while the service stops, for a reason that may be the same as the stop's.
+    /// those who wait. A run that is to begin anew has no outcome yet, nor has one that was cut
+    /// off by what stops the service, before it had used a tool.
     ///
     /// Returns what is left to be done when its container is gone.
     pub(super) async fn finish(&self, current: &Current, end: End) -> Left {
-        let outcome = match end {
-            End::NotResumed => return Left::Again,
-            End::Outcome(outcome) if self.stop.is_cancelled() && outcome.may_be_the_machine_s() => {
-                tracing::warn!(failure = outcome.failure(), "cut off while the service stops");
+        let outcome = match (self.is_cut_off(&end).await, end) {
+            (true, end) if !current.model.is_touched() => {
+                let failure = end.failure();
+                tracing::warn!(failure, "cut off while the service stops");
+                self.account(current).await;
                 return Left::Unsettled;
             }
-            End::Outcome(outcome) => outcome,
+            (true, End::Outcome(outcome)) => outcome.interrupted(),
+            (false, End::Outcome(outcome)) => outcome,
+            (_, End::NotResumed) => return Left::Again,
         };
         points::reached("result").await;
         let run = &current.run;
@@ -128,6 +133,21 @@ impl Assistant {
         Left::Transcript(own.or_else(|| run.head.clone()))
     }
 
+    /// Whether it ends as it does because the service stops: who switches a machine off ends cells,
+    /// Podman and services side by side. Our own signal may come a moment later.
+    async fn is_cut_off(&self, end: &End) -> bool {
+        end.may_come_from_outside() && timeout(MOMENT, self.stop.cancelled()).await.is_ok()
+    }
+
+    /// What it has cost is known, also when it has no outcome.
+    async fn account(&self, current: &Current) {
+        let meter = current.model.meter();
+        let spending = Spending { usage: meter.usage(), cost_microusd: meter.spent() };
+        if let Err(error) = self.store.spent(current.run.run, spending).await {
+            tracing::error!(error = chain(&error), "cannot write what a run has cost");
+        }
+    }
+
     /// Says so when a day's budget comes to its end.
     fn notice_budget(&self, run: &Claimed, spent: u64) {
         let limits = &self.settings.limits;
@@ -146,25 +166,34 @@ impl Assistant {
         }
     }
 
-    /// Removes the container, and does not return before it was seen gone.
-    pub(super) async fn end(&self, cell: &Cell) {
+    /// Removes the container, and does not return before it was seen gone; but for a service that
+    /// stops, which leaves it to the next start, and false is returned.
+    pub(super) async fn end(&self, cell: &Cell) -> bool {
         while let Err(error) = cell.end().await {
             let error = chain(&error);
             tracing::error!(container = cell.id(), error, "a container cannot be removed");
+            if self.stop.is_cancelled() {
+                return false;
+            }
             tokio::time::sleep(AGAIN).await;
         }
+        true
     }
 
     /// The same where no container is known. Podman may have made one all the same: it may have
     /// died, or its answer may have been lost. While it is away this run keeps its place among the
     /// cells, so that messages which wait do not fail one after the other.
-    pub(super) async fn end_unknown(&self, run: RunId) {
+    pub(super) async fn end_unknown(&self, run: RunId) -> bool {
         while let Err(error) = self.cells.remove_of(run).await {
             let error = chain(&error);
             let words = "cannot look for a container that may have been made";
             tracing::warn!(run_id = %run, error, "{words}");
+            if self.stop.is_cancelled() {
+                return false;
+            }
             tokio::time::sleep(AGAIN).await;
         }
+        true
     }
 
     /// Writes that the container was seen gone: the run is in its final state, or waits again.

@@ -41,6 +41,11 @@ impl Running {
         self.words.lock().await
     }
 
+    /// Whether there are any: of a worker that has ended, those that it has not brought to their end.
+    pub async fn are_any(&self) -> bool {
+        !self.lock().await.is_empty()
+    }
+
     /// How often a run was looked for. Not once before what was left is settled, which waits for
     /// Podman.
     pub fn turns(&self) -> u64 {

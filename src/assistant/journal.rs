@@ -8,12 +8,13 @@ use tracing::{Instrument, Span};
 
 use super::Assistant;
 use super::current::Current;
-use crate::core::ids::{ConversationName, UserName};
-use crate::core::journal::{ACCEPTED, CLAIMED, ENDED};
+use crate::core::ids::{ConversationName, RunId, UserName};
+use crate::core::journal::{ACCEPTED, CLAIMED, ENDED, SETTLED};
 use crate::core::message::Message;
 use crate::core::run::RunState;
 use crate::store::accept::Accepted;
 use crate::store::claim::Claimed;
+use crate::store::recover::Settled;
 
 /// A message that comes in, without what it says.
 pub(super) struct Arrival {
@@ -52,7 +53,10 @@ pub(super) fn of(current: Current, assistant: Arc<Assistant>) -> impl Future<Out
 
 /// The span of all that is done for a run. `TASK_ID` is there for runs of tasks only.
 fn span(run: &Claimed) -> Span {
-    let (id, user, conversation) = (run.run, &run.user, &run.conversation);
+    span_of(run.run, &run.user, &run.conversation)
+}
+
+fn span_of(id: RunId, user: &UserName, conversation: &ConversationName) -> Span {
     tracing::info_span!("run", run_id = %id, user_id = %user, %conversation, task_id = Empty)
 }
 
@@ -60,6 +64,14 @@ fn span(run: &Claimed) -> Span {
 pub(super) fn claimed(run: &Claimed) {
     span(run).in_scope(|| {
         tracing::info!(message_id = CLAIMED, attempt = run.attempts, "claimed");
+    });
+}
+
+/// A service that lives no more had begun it.
+pub(super) fn settled(run: &Settled) {
+    span_of(run.run, &run.user, &run.conversation).in_scope(|| {
+        let words = "settled after an interruption";
+        tracing::info!(message_id = SETTLED, state = %run.state, "{words}");
     });
 }
 

@@ -100,6 +100,11 @@ impl Readiness {
         self.halted().or_else(|| self.room().err()).or_else(missing)
     }
 
+    /// Whether anything is known at all: Podman has answered, or has not in time.
+    pub fn has_looked(&self) -> bool {
+        self.asked.last().is_some() || self.asked.missing().is_some()
+    }
+
     /// The owner's halt, as what keeps messages from being answered.
     pub fn halted(&self) -> Option<Problem> {
         self.gateway.halted().map(|halt| halt::problem(&halt))

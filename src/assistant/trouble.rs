@@ -26,6 +26,8 @@ use crate::store::error::Error as StoreError;
 const LAST_WORD: Duration = Duration::from_secs(2);
 /// The kernel's kill.
 const SIGKILL: i32 = 9;
+/// With this status and above a program says that a signal has ended it, as the agent does.
+const SIGNALLED: i32 = 128;
 
 /// Why a run cannot go on.
 #[derive(Debug, thiserror::Error)]
@@ -74,6 +76,24 @@ pub(super) enum End {
     NotResumed,
 }
 
+impl End {
+    /// Whether something outside of the run may have ended it so.
+    pub(super) const fn may_come_from_outside(&self) -> bool {
+        match self {
+            Self::Outcome(outcome) => outcome.may_come_from_outside(),
+            Self::NotResumed => true,
+        }
+    }
+
+    /// Which kind of failure it is, if it is one.
+    pub(super) const fn failure(&self) -> Option<&'static str> {
+        match self {
+            Self::Outcome(outcome) => outcome.failure(),
+            Self::NotResumed => None,
+        }
+    }
+}
+
 /// How the attempt ends that came to this.
 pub(super) fn end(
     result: Result<TurnResult, Trouble>,
@@ -94,7 +114,7 @@ pub(super) fn end(
     End::Outcome(match result {
         Ok(turn) if turn.failed => failed_turn(&turn, last_error),
         Ok(turn) => Outcome::Answered { reply: prepared.reply(turn.text) },
-        Err(Trouble::Ended(exit)) if prepared.resumes && !asked && exit.signal.is_none() => {
+        Err(Trouble::Ended(exit)) if prepared.resumes && !asked && by_itself(&exit) => {
             return End::NotResumed;
         }
         Err(trouble) => trouble.outcome(last_error),
@@ -176,6 +196,10 @@ pub(super) fn remark(exit: &Exit) {
         let peak = exit.memory_peak;
         tracing::warn!(oom_kills, peak, "children of the agent were killed for memory");
     }
+}
+
+fn by_itself(exit: &Exit) -> bool {
+    exit.status.is_some_and(|status| status < SIGNALLED)
 }
 
 /// A killed child only counts as an event; the agent itself must have been killed.

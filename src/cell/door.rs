@@ -20,7 +20,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use http_body_util::combinators::BoxBody;
-use http_body_util::{BodyExt, Full, Limited, StreamBody};
+use http_body_util::{BodyExt, Full, LengthLimitError, Limited, StreamBody};
 use hyper::body::{Frame, Incoming};
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode, Uri};
@@ -247,7 +247,12 @@ impl Room {
             Next::Agent => self.agent(request).await,
             _ => self.exit(request).await,
         };
-        result.unwrap_or_else(|wrong| self.breach(StatusCode::BAD_REQUEST, wrong))
+        match result {
+            Ok(answer) => answer,
+            Err(Wrong::Breach(what)) => self.breach(StatusCode::BAD_REQUEST, what),
+            // Who ends a cell may do so in the midst of a word.
+            Err(Wrong::BrokeOff) => text(StatusCode::BAD_REQUEST, "the request broke off"),
+        }
     }
 
     fn step(&self, from: Next, to: Next) -> bool {
@@ -266,19 +271,19 @@ impl Room {
         answer
     }
 
-    async fn hello(&self, request: Request<Incoming>) -> Result<Response<Body>, String> {
+    async fn hello(&self, request: Request<Incoming>) -> Result<Response<Body>, Wrong> {
         let hello: Hello = read(request).await?;
         if hello.protocol != PROTOCOL {
             let theirs = hello.protocol;
             let both = "both must be of one build";
-            return Err(format!(
+            return Err(Wrong::Breach(format!(
                 "the launcher speaks protocol {theirs}, this service {PROTOCOL}: {both}"
-            ));
+            )));
         }
         Ok(Response::new(full(self.job.clone())))
     }
 
-    async fn preflight(&self, request: Request<Incoming>) -> Result<Response<Body>, String> {
+    async fn preflight(&self, request: Request<Incoming>) -> Result<Response<Body>, Wrong> {
         let preflight = read(request).await?;
         let (verdict, judged) = oneshot::channel();
         self.tell(Knock::Preflight(Box::new(preflight), verdict)).await;
@@ -288,7 +293,7 @@ impl Room {
         })
     }
 
-    async fn agent(&self, request: Request<Incoming>) -> Result<Response<Body>, String> {
+    async fn agent(&self, request: Request<Incoming>) -> Result<Response<Body>, Wrong> {
         let (down, lines) = mpsc::channel(LINES);
         self.tell(Knock::Agent(request.into_body(), down)).await;
         let lines = futures_util::stream::unfold(lines, |mut lines| async {
@@ -297,7 +302,7 @@ impl Room {
         Ok(Response::new(BodyExt::boxed(StreamBody::new(lines))))
     }
 
-    async fn exit(&self, request: Request<Incoming>) -> Result<Response<Body>, String> {
+    async fn exit(&self, request: Request<Incoming>) -> Result<Response<Body>, Wrong> {
         let exit = read(request).await?;
         self.tell(Knock::Exit(exit)).await;
         Ok(text(StatusCode::NO_CONTENT, ""))
@@ -325,11 +330,23 @@ impl Room {
     }
 }
 
-async fn read<T: DeserializeOwned>(request: Request<Incoming>) -> Result<T, String> {
+/// What is wrong with a request through the door.
+enum Wrong {
+    /// It did not come to its end.
+    BrokeOff,
+    /// It is against the rules.
+    Breach(String),
+}
+
+async fn read<T: DeserializeOwned>(request: Request<Incoming>) -> Result<T, Wrong> {
     let route = request.uri().path().to_owned();
+    let breach = |error: &dyn std::fmt::Display| Wrong::Breach(format!("{route}: {error}"));
     let body = Limited::new(request.into_body(), DOOR_BODY_BYTES).collect().await;
-    let body = body.map_err(|error| format!("{route}: {error}"))?.to_bytes();
-    serde_json::from_slice(&body).map_err(|error| format!("{route}: {error}"))
+    let body = body.map_err(|error| match error.is::<LengthLimitError>() {
+        true => breach(&error),
+        false => Wrong::BrokeOff,
+    })?;
+    serde_json::from_slice(&body.to_bytes()).map_err(|error| breach(&error))
 }
 
 fn text(status: StatusCode, text: &str) -> Response<Body> {

@@ -12,7 +12,7 @@ use serde::Serialize;
 use self::escape::{Outcome, Probed};
 use super::serve::model::DEMO;
 use super::setup::answers::Answers;
-use super::{Ended, Failure, block_on, print, print_json, read_key};
+use super::{Ended, Failure, block_on, limit, print, print_json, read_key};
 use crate::assistant::ready;
 use crate::cell::engine::Info;
 use crate::cell::{Cells, image};
@@ -56,7 +56,13 @@ pub struct Args {
     #[arg(long, value_name = "FILE", env = "NOCLAW_API_KEY_FILE")]
     api_key_file: Option<PathBuf>,
     /// Limits to do without, as for `serve`
-    #[arg(long, value_name = "LIST", env = "NOCLAW_ACCEPT_WITHOUT", value_delimiter = ',')]
+    #[arg(
+        long,
+        value_name = "LIST",
+        env = "NOCLAW_ACCEPT_WITHOUT",
+        value_delimiter = ',',
+        value_parser = limit
+    )]
     accept_without: Vec<String>,
 }
 

@@ -194,11 +194,23 @@ fn read_key(file: &Path, credentials: Option<&Path>) -> Result<ApiKey, Failure> 
     })
 }
 
+/// Reads the name of a limit to do without; an empty one is none.
+fn limit(name: &str) -> Result<String, String> {
+    let known = |error: InvalidId| error.to_string();
+    accepted_one(name).map_err(known).map(|_| name.to_owned())
+}
+
+fn accepted_one(name: &str) -> Result<Option<Controller>, InvalidId> {
+    match name {
+        "" => Ok(None),
+        name => name.parse().map(Some),
+    }
+}
+
 /// The controllers that the owner does without, by their names. An empty variable names none.
 fn accepted(names: &[String]) -> Result<Vec<Controller>, Failure> {
-    let names = names.iter().filter(|name| !name.is_empty());
-    let controllers: Result<Vec<_>, InvalidId> = names.map(|name| name.parse()).collect();
-    controllers.map_err(|error| Failure::of(ExitStatus::Usage, &error))
+    let named = names.iter().filter_map(|name| accepted_one(name).transpose());
+    named.collect::<Result<Vec<_>, _>>().map_err(|error| Failure::of(ExitStatus::Usage, &error))
 }
 
 /// Runs a client's or a small server's future to its end, on this thread.

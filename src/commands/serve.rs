@@ -153,7 +153,7 @@ async fn serve(
         listening = listening.join(" "),
         "ready for messages"
     );
-    tell_what_is_missing(&assistant).await;
+    warn_of_settings(&assistant.settings);
     let mut worker = tokio::spawn(work(Arc::clone(&assistant)));
     let ended = tokio::select! {
         () = report::until(signals.next(), &assistant) => Ok(ExitStatus::Ok),
@@ -209,9 +209,9 @@ fn assistant(
     }
 }
 
-/// Warns of what it is to do without, and of what keeps it from answering.
-async fn tell_what_is_missing(assistant: &Assistant) {
-    let accept_without = &assistant.settings.accept_without;
+/// Warns of what it is to do without, by the owner's will or mistake.
+fn warn_of_settings(settings: &Settings) {
+    let accept_without = &settings.accept_without;
     if !accept_without.is_empty() {
         let list: Vec<_> = accept_without.iter().map(|c| c.as_str()).collect();
         tracing::warn!(
@@ -219,12 +219,7 @@ async fn tell_what_is_missing(assistant: &Assistant) {
             "cells are made without these limits (--accept-without)"
         );
     }
-    if let Err(problem) = assistant.ready.check().await {
-        let hint = problem.hint.as_deref();
-        tracing::warn!(message_id = journal::NOT_READY, hint, "not ready to answer yet: {problem}");
-    }
-
-    if let Err(error) = assistant.settings.guard.allowlist() {
+    if let Err(error) = settings.guard.allowlist() {
         tracing::warn!(hint = error.hint(), "no folder is granted to anybody: {}", chain(&error));
     }
 }
@@ -302,7 +297,9 @@ async fn wind_down(
         worker.await.ok();
         tracing::warn!("runs were interrupted");
     }
-    tokio::time::timeout(Duration::from_secs(10), assistant.recover()).await.ok();
+    if assistant.running.are_any().await {
+        tokio::time::timeout(Duration::from_secs(10), assistant.recover()).await.ok();
+    }
     tokio::time::timeout(Duration::from_secs(5), connections.ended()).await.ok();
 }
 

@@ -32,7 +32,7 @@ use std::process::{Command, Stdio};
 use self::answers::{Answers, dollars};
 use self::ask::{Question, ask};
 use self::owner::Zone;
-use super::{Ended, Failure, print};
+use super::{Ended, Failure, limit, print};
 use crate::core::problem::ExitStatus;
 use crate::gateway::key::ApiKey;
 
@@ -69,7 +69,7 @@ pub struct Args {
     #[arg(long, value_name = "FILE")]
     image: Option<PathBuf>,
     /// Limits to do without, as for `serve`
-    #[arg(long, value_name = "LIST", value_delimiter = ',')]
+    #[arg(long, value_name = "LIST", value_delimiter = ',', value_parser = limit)]
     accept_without: Option<Vec<String>>,
     /// As root: set it up for this user
     #[arg(long, value_name = "NAME")]
@@ -112,6 +112,7 @@ pub fn run(args: &Args) -> Ended {
         }
         (None, false) => {}
     }
+    before::flags(args)?;
     tell("you", machine::manager())?;
     match args.undo {
         true => undo(),

@@ -232,11 +232,20 @@ impl Outcome {
         }
     }
 
-    /// Whether it may have come from outside of the run. Who switches a machine off ends cells,
-    /// Podman and services, in whatever order.
-    pub const fn may_be_the_machine_s(&self) -> bool {
+    /// Whether something outside of the run may have ended its cell, its agent or Podman.
+    pub const fn may_come_from_outside(&self) -> bool {
         use FailureKind::{Agent, DoorLost, Podman};
         matches!(self, Self::Failed { kind: Podman | DoorLost | Agent, .. })
+    }
+
+    /// The same of a run that used tools while the service was stopped: it is not tried again.
+    #[must_use]
+    pub fn interrupted(&self) -> Self {
+        let detail = match self.error() {
+            Some(error) => format!("{TOUCHED}: {error}"),
+            None => TOUCHED.to_owned(),
+        };
+        Self::failed(FailureKind::Interrupted, detail)
     }
 
     /// The reply, of an answer.
@@ -312,6 +321,9 @@ pub enum Settle {
     End(Outcome),
 }
 
+/// Why a run that a stop has cut off is not tried again.
+const TOUCHED: &str = "the service stopped after the agent had begun to use tools";
+
 /// Settles a run after a crash, once its container has been seen absent. A `halt` that holds was
 /// about to end it: nothing is claimed under one.
 pub fn after_crash(run: Progress, halt: Option<&Halt>) -> Settle {
@@ -326,7 +338,7 @@ pub fn after_crash(run: Progress, halt: Option<&Halt>) -> Settle {
     let most = if delivered { 2 } else { ATTEMPTS };
     let detail = match (touched, attempts < most) {
         (false, true) => return Settle::Requeue,
-        (true, _) => "the service stopped after the agent had begun to use tools".to_owned(),
+        (true, _) => TOUCHED.to_owned(),
         (false, false) => format!("the service stopped during each of {attempts} attempts"),
     };
     Settle::End(Outcome::failed(FailureKind::Interrupted, detail))

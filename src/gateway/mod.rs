@@ -203,6 +203,11 @@ impl RunGateway {
         self.0.is_cut()
     }
 
+    /// Whether a tool call may have been passed on.
+    pub fn is_touched(&self) -> bool {
+        self.0.is_touched()
+    }
+
     /// What was used and spent so far.
     pub fn meter(&self) -> Meter {
         self.0.meter()

@@ -27,7 +27,7 @@ pub mod news;
 mod open;
 pub mod read;
 pub mod record;
-mod recover;
+pub mod recover;
 pub mod removal;
 pub mod retry;
 mod standing;

@@ -12,25 +12,37 @@ use sea_orm::sea_query::Expr;
 use sea_orm::{ColumnTrait, EntityTrait, QueryFilter, QueryOrder};
 
 use super::Store;
-use super::entities::runs;
+use super::entities::{conversations, runs};
 use super::error::{Error, Named};
 use super::halt::halted;
-use super::record::{attempts, invalid, parse_run, parse_state};
+use super::record::{attempts, invalid, parse_conversation, parse_run, parse_state, parse_user};
 use super::standing::{Standing, Update, end, requeue};
 use super::writer::{Operation, Tx};
 use crate::core::halt::Halt;
-use crate::core::ids::RunId;
+use crate::core::ids::{ConversationName, RunId, UserName};
 use crate::core::problem::chain;
 use crate::core::run::{Progress, RunState, Settle, after_crash};
 
+/// A run that was open, and is no more.
+#[derive(Debug)]
+pub struct Settled {
+    /// The run.
+    pub run: RunId,
+    /// Whose it is.
+    pub user: UserName,
+    /// Where it was said.
+    pub conversation: ConversationName,
+    /// What it was brought to.
+    pub state: RunState,
+}
+
 impl Store {
-    /// Settles all open runs, in one transaction. Returns each with the state it was brought to,
-    /// oldest first. A run whose row does not read back, or says what cannot be, is left out: it
+    /// Settles all open runs, in one transaction. Returns them, oldest first. A run whose row does not read back, or says what cannot be, is left out: it
     /// stays as it is and is told to the log.
     ///
     /// # Errors
     /// [`Error::Recover`], [`Error::Change`], [`Error::Full`]. Then none was settled.
-    pub async fn recover(&self, now_ms: i64) -> Result<Vec<(RunId, RunState)>, Error> {
+    pub async fn recover(&self, now_ms: i64) -> Result<Vec<Settled>, Error> {
         self.writer.carry_out(Recover { now_ms }).await
     }
 }
@@ -40,7 +52,7 @@ struct Recover {
 }
 
 impl Operation for Recover {
-    type Output = Vec<(RunId, RunState)>;
+    type Output = Vec<Settled>;
     type Error = Error;
 
     async fn apply(&self, tx: &Tx) -> Result<Self::Output, Error> {
@@ -76,8 +88,13 @@ impl Recover {
         tx: &Tx,
         row: &runs::Model,
         halt: Option<&Halt>,
-    ) -> Result<(RunId, RunState), Error> {
+    ) -> Result<Settled, Error> {
         let run = parse_run(&row.id)?;
+        let user = parse_user("runs", &row.user)?;
+        let conversation = conversations::Entity::find_by_id(row.conversation_id).one(tx).await;
+        let conversation = conversation.named(|source| Error::Recover { source })?;
+        let conversation = conversation.ok_or(invalid("runs", "conversation_id"))?;
+        let conversation = parse_conversation(&conversation.name)?;
         let standing = Standing::of(tx, run).await?;
         let over = |update: Update| update.col_expr(runs::Column::GoneAt, Expr::value(self.now_ms));
         let (state, update) = match &row.outcome {
@@ -98,7 +115,7 @@ impl Recover {
             },
         };
         standing.write(tx, update).await?;
-        Ok((run, state))
+        Ok(Settled { run, user, conversation, state })
     }
 }
 

@@ -3,7 +3,7 @@
 use std::num::NonZeroUsize;
 use std::time::Duration;
 
-use crate::commands::{Failure, accepted};
+use crate::commands::{Failure, accepted, limit};
 use crate::core::limits::{Limits, MIB, Rate};
 use crate::core::plan::Controller;
 use crate::core::problem::ExitStatus;
@@ -14,7 +14,13 @@ use crate::host::machine;
 #[command(next_help_heading = "Limits")]
 pub(super) struct LimitArgs {
     /// Limits to do without where the kernel has no controller: memory, pids, cpu
-    #[arg(long, value_name = "LIST", env = "NOCLAW_ACCEPT_WITHOUT", value_delimiter = ',')]
+    #[arg(
+        long,
+        value_name = "LIST",
+        env = "NOCLAW_ACCEPT_WITHOUT",
+        value_delimiter = ',',
+        value_parser = limit
+    )]
     accept_without: Vec<String>,
     /// Cells at a time [default: 4, or fewer on a small machine]
     #[arg(long, value_name = "N", env = "NOCLAW_MAX_CELLS")]

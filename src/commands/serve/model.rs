@@ -59,11 +59,15 @@ pub(super) fn open(args: &ModelArgs) -> Result<Model, Failure> {
         let upstream = upstream.map_err(|error| Failure::of(ExitStatus::Config, &error))?;
         return Ok(Model { upstream, demo: Some(listener), key: Some(ApiKey::for_demo()) });
     }
-    let upstream = Upstream::parse(&args.model_api).map_err(|error| {
+    Ok(Model { upstream: upstream(&args.model_api)?, demo: None, key: key(args)? })
+}
+
+/// Reads where the Messages API is, if that is not the stand-in.
+pub(in crate::commands) fn upstream(url: &str) -> Result<Upstream, Failure> {
+    Upstream::parse(url).map_err(|error| {
         let hint = "--model-api https://HOST, or `demo` for the built-in stand-in";
         Failure::of(ExitStatus::Usage, &error).hint(hint)
-    })?;
-    Ok(Model { upstream, demo: None, key: key(args)? })
+    })
 }
 
 fn key(args: &ModelArgs) -> Result<Option<ApiKey>, Failure> {

@@ -4,11 +4,11 @@
 //!
 //! | what happens | what systemd is told |
 //! |---|---|
-//! | it can accept messages | ready, once |
+//! | it can accept messages | ready, once; Podman has not been asked yet |
 //! | the store's writer answers, and runs were looked for since | alive, three times as often as the watchdog asks |
 //! | one of them does not | nothing: the watchdog ends the service, and systemd starts it again |
 //! | what it does or lacks is another | the line |
-//! | something is missing | the line; whether it still is, is asked every minute |
+//! | something is missing | the line, and the log once; whether it still is, is asked every minute |
 //! | it stops | stopping, and more time for as long as runs end |
 
 use std::time::Duration;
@@ -16,6 +16,7 @@ use std::time::Duration;
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 
 use crate::assistant::Assistant;
+use crate::core::journal::NOT_READY;
 use crate::core::problem::chain;
 use crate::host::systemd;
 
@@ -87,6 +88,10 @@ async fn lives(assistant: &Assistant) {
 }
 
 async fn looks(assistant: &Assistant) {
+    if let Err(problem) = assistant.ready.check().await {
+        let hint = problem.hint.as_deref();
+        tracing::warn!(message_id = NOT_READY, hint, "not ready to answer yet: {problem}");
+    }
     let mut ticks = tokio::time::interval_at(Instant::now() + MISSING, MISSING);
     loop {
         ticks.tick().await;
@@ -100,6 +105,7 @@ async fn looks(assistant: &Assistant) {
 async fn line(assistant: &Assistant) -> String {
     let runs = runs(assistant).await;
     match assistant.ready.known_problem() {
+        None if !assistant.ready.has_looked() => format!("asking Podman; {runs}"),
         None => format!("ready; {runs}"),
         Some(problem) => {
             let hint = problem.hint.map(|hint| format!(" ({hint})")).unwrap_or_default();

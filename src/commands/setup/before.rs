@@ -9,6 +9,7 @@ use std::path::Path;
 use super::answers::prices;
 use super::machine::{SERVICE, SOCKET, is, systemctl};
 use super::{Args, STANDARD};
+use crate::commands::serve::model::{DEMO, upstream};
 use crate::commands::{Failure, doctor, read_key};
 use crate::core::problem::ExitStatus;
 use crate::host::{owned, paths};
@@ -17,6 +18,15 @@ use crate::host::{owned, paths};
 const TAR_AT: usize = 257;
 const TAR: &[u8] = b"ustar";
 const COMPRESSED: [&[u8]; 4] = [b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"\xfd7zXZ", b"BZh"];
+
+/// Looks at what the flags say, as far as that is nothing of this machine's.
+///
+/// # Errors
+/// What is to be said instead.
+pub(super) fn flags(args: &Args) -> Result<(), Failure> {
+    let url = args.model_api.as_deref().filter(|url| *url != DEMO);
+    url.map_or(Ok(()), |url| upstream(url).map(drop))
+}
 
 /// Looks at the answers, the units, the machine.
 ///

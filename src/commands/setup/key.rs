@@ -12,12 +12,11 @@ use std::path::PathBuf;
 
 use super::answers::Answers;
 use super::{Args, Done, Step};
-use crate::commands::serve::model::{DEMO, MODEL, MODEL_API};
+use crate::commands::serve::model::{DEMO, MODEL, MODEL_API, upstream};
 use crate::commands::{Failure, block_on, complain, read_key};
 use crate::core::problem::{ExitStatus, chain};
 use crate::gateway::check::{KeyAnswer, check_key};
 use crate::gateway::key::{ApiKey, KEY_BYTES};
-use crate::gateway::upstream::Upstream;
 use crate::host::{owned, paths, terminal};
 
 /// So many keys that are none, and it gives up.
@@ -180,9 +179,7 @@ impl Refusal {
 fn check(answers: &Answers, key: &ApiKey) -> Result<&'static str, Refusal> {
     let url = answers.model_api.as_deref().unwrap_or(MODEL_API);
     let model = answers.model.as_deref().unwrap_or(MODEL);
-    let upstream = Upstream::parse(url).map_err(|error| {
-        Refusal::Other(Failure::of(ExitStatus::Usage, &error).hint("--model-api https://HOST"))
-    })?;
+    let upstream = upstream(url).map_err(Refusal::Other)?;
     let said = block_on(async { Ok(check_key(&upstream, key, model).await) });
     match said.map_err(Refusal::Other)? {
         Ok(KeyAnswer::Taken) => Ok("it is taken"),

@@ -64,7 +64,7 @@ async fn a_run_is_cancelled_by_where_it_stands() -> Checked {
     assert_eq!(store.cancel(id(2), NOW).await?, Cancel::Stop);
     assert_eq!(state(2).await?.0, RunState::Starting, "its container is not gone yet");
     // The service dies before it has ended the run: what was asked for still holds.
-    assert_eq!(store.recover(NOW).await?, [(id(2), RunState::Cancelled)]);
+    assert_eq!(settled(store, NOW).await?, [(id(2), RunState::Cancelled)]);
     assert_eq!(state(2).await?, (RunState::Cancelled, true, cancelled));
 
     home.say(3, "ann", "a", "is done").await?;
@@ -207,7 +207,7 @@ async fn a_clock_that_goes_back_loses_and_reorders_nothing() -> Checked {
     home.store.gone(id(1), early).await?;
     let claimed = home.store.claim(CELLS, early).await?.ok_or("nothing to claim")?;
     assert_eq!((claimed.run, claimed.head.as_deref()), (id(2), Some("head")));
-    assert_eq!(home.store.recover(early).await?, [(id(2), RunState::Queued)]);
+    assert_eq!(settled(&home.store, early).await?, [(id(2), RunState::Queued)]);
     let runs = home.store.runs(&Default::default(), 10).await?;
     assert_eq!(runs.iter().map(|run| run.run).collect::<Vec<_>>(), [id(2), id(1)]);
     Ok(())

@@ -57,7 +57,7 @@ async fn one_sender_pays_one_commit_a_message() -> Checked {
     }
     home.store.ping().await?;
     home.store.counts().await?;
-    assert_eq!(home.store.recover(NOW).await?, []);
+    assert_eq!(settled(&home.store, NOW).await?, []);
     let counters = home.store.counters();
     assert_eq!((counters.operations, counters.commits), (5, 5), "only writes count");
     Ok(())

@@ -45,14 +45,14 @@ async fn runs_that_a_crash_left_under_a_halt_are_ended_by_it() -> Checked {
     store.halt(&halt(NOW, Some("key leaked"))).await?;
 
     let home = home.reopen(|| None).await?;
-    let settled = home.store.recover(NOW + 9).await?;
+    let found = settled(&home.store, NOW + 9).await?;
     let expected = [
         (1, RunState::Failed),
         (2, RunState::Failed),
         (3, RunState::Cancelled),
         (4, RunState::Answered),
     ];
-    assert_eq!(settled, expected.map(|(run, state)| (id(run), state)));
+    assert_eq!(found, expected.map(|(run, state)| (id(run), state)));
     for run in [1, 2] {
         let record = home.store.run(id(run)).await?.ok_or("no run")?;
         let error = "halted: the owner has halted NoClaw: key leaked";

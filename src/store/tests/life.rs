@@ -193,7 +193,7 @@ async fn after_a_crash_every_open_run_is_settled() -> Checked {
     store.finish(id(6), late, NOW).await?;
 
     let home = home.reopen(|| None).await?;
-    let settled = home.store.recover(NOW + 9).await?;
+    let found = settled(&home.store, NOW + 9).await?;
     let expected = [
         (1, RunState::Queued),
         (2, RunState::Queued),
@@ -202,7 +202,7 @@ async fn after_a_crash_every_open_run_is_settled() -> Checked {
         (5, RunState::Answered),
         (6, RunState::TimedOut),
     ];
-    assert_eq!(settled, expected.map(|(run, state)| (id(run), state)));
+    assert_eq!(found, expected.map(|(run, state)| (id(run), state)));
     for (run, state) in expected {
         let record = home.store.run(id(run)).await?.ok_or("no run")?;
         assert_eq!(record.state, state);
@@ -211,7 +211,7 @@ async fn after_a_crash_every_open_run_is_settled() -> Checked {
     }
     let touched = home.store.run(id(4)).await?.ok_or("no run")?;
     assert!(touched.error.unwrap_or_default().starts_with("interrupted: "));
-    assert_eq!(home.store.recover(NOW).await?, [], "a second time there is nothing to do");
+    assert_eq!(settled(&home.store, NOW).await?, [], "a second time there is nothing to do");
     // Once delivered, it is begun a second time and no third.
     assert_eq!(crash_until_it_ends(&home, id(3), &all).await?, 2);
     assert_eq!(crash_until_it_ends(&home, id(1), &all).await?, 3);
@@ -226,7 +226,7 @@ async fn crash_until_it_ends(
 ) -> Result<u32, Box<dyn StdError>> {
     for _ in 0..10 {
         while home.store.claim(*all, NOW).await?.is_some() {}
-        home.store.recover(NOW).await?;
+        settled(&home.store, NOW).await?;
         let record = home.store.run(run).await?.ok_or("no run")?;
         if record.state == RunState::Failed {
             return Ok(record.attempts);
@@ -326,10 +326,10 @@ async fn a_run_that_does_not_read_back_holds_up_no_other() -> Checked {
     }
     rival.close().await?;
     let expected = [(id(1), RunState::Queued), (id(5), RunState::Queued)];
-    assert_eq!(home.store.recover(NOW + 9).await?, expected);
+    assert_eq!(settled(&home.store, NOW + 9).await?, expected);
     let left = home.store.run(id(4)).await?.ok_or("no run")?;
     assert_eq!((left.state, left.gone_at), (RunState::Finishing, None));
-    assert_eq!(home.store.recover(NOW + 9).await?, [], "it stays, and nobody waits for it");
+    assert_eq!(settled(&home.store, NOW + 9).await?, [], "it stays, and nobody waits for it");
     assert!(home.store.claim(all, NOW).await?.is_some(), "the others go on");
     Ok(())
 }

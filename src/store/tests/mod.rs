@@ -138,6 +138,12 @@ fn failed() -> Ending {
     }
 }
 
+/// What a crash leaves is settled: which runs, and to what.
+async fn settled(store: &Store, now_ms: i64) -> Result<Vec<(RunId, RunState)>, Error> {
+    let settled = store.recover(now_ms).await?;
+    Ok(settled.into_iter().map(|settled| (settled.run, settled.state)).collect())
+}
+
 fn texts(claimed: &Claimed) -> Vec<&str> {
     claimed.messages.iter().map(|shown| shown.text.as_str()).collect()
 }
