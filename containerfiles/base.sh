@@ -50,7 +50,8 @@ own_apt_options() {
 make_base() { # TAR
     local suite sources
     command -v mmdebstrap >/dev/null ||
-        fail 69 "mmdebstrap is missing, and no container registry was reached" "packaging/needs.sh"
+        fail 69 "mmdebstrap is missing, and no container registry was reached" \
+            "apt install mmdebstrap; or connect to a registry"
     suite=$(sed -n 's/^VERSION_CODENAME="\{0,1\}\([a-z]*\).*/\1/p' /etc/os-release)
     mkdir "$work/sources"
     own_sources "$work/sources" "${suite:-none}"

@@ -37,6 +37,8 @@ fetch_agent() {
         return
     fi
     echo "step 1/3 the agent: fetching (about 170 MB)"
+    python3 -m pip --version >/dev/null 2>&1 ||
+        fail 69 "Python's pip is missing, which fetches the agent" "install the package python3-pip"
     python3 -m pip download --disable-pip-version-check --no-cache-dir --no-deps --only-binary :all: \
         --require-hashes -r "$here/agent-requirements.txt" -d "$work/wheel" >&2 ||
         fail 69 "the agent could not be fetched" "is pip set up for a package index that has it?"

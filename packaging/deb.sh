@@ -90,6 +90,7 @@ cp -R packaging/debian "$work/debian"
 changelog >"$work/debian/changelog"
 stage_files
 describe
+rm -f "$packages"/noclaw_*.deb # of another version
 pack
 rm -rf "$stage" "$work"/{substvars,debian/files}
 check

@@ -30,7 +30,8 @@ install -d "$root/share/bash-completion/completions" "$zsh" "$root/share/fish/ve
 "$noclaw" generate completions fish >"$root/share/fish/vendor_completions.d/noclaw.fish"
 
 install -m 644 README.md ARCHITECTURE.md SECURITY.md "$root/share/doc/noclaw"
-# Named by them, below the same folder.
+# Named by them, below the same folder. Policy and prices are compiled in: these are to be read.
 install -Dm 644 systemd/README.md "$root/share/doc/noclaw/systemd/README.md"
-install -d "$root/share/noclaw/skills"
+install -d "$root/share/doc/noclaw/data" "$root/share/noclaw/skills"
+install -m 644 data/*.json "$root/share/doc/noclaw/data"
 install -m 644 skills/README.md "$root/share/noclaw/skills"

@@ -25,7 +25,19 @@ pack() {
         packaging/fedora/noclaw.spec >&2
 }
 
-check() { rpmlint --config packaging/fedora/rpmlint.toml "$rpm" >&2; }
+# Where Fedora has them; what is in the folders of documents and pages may vary.
+check_paths() {
+    local path there
+    there=$(rpm --query --list --package "$rpm")
+    while IFS= read -r path; do
+        grep -qxF "$path" <<<"$there" || fail 70 "the package has no $path" "packaging/fedora/paths"
+    done <packaging/fedora/paths
+}
+
+check() {
+    check_paths
+    rpmlint --config packaging/fedora/rpmlint.toml "$rpm" >&2
+}
 
 packaging/needs.sh --rpm
 build_release

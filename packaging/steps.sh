@@ -44,7 +44,7 @@ build_launcher() {
 # --- Packages --------------------------------------------------------------------------------------
 
 # shellcheck disable=SC2034 # for who makes one
-packages=$checkout/target/packages
+packages=${NOCLAW_PACKAGES:-$checkout/target/packages}
 
 package_version() { # NOCLAW_VERSION is another one, to try an upgrade
     local own

@@ -178,7 +178,7 @@ impl Assistant {
             .tell(Event::State { status: RunState::Running, attempts: current.run.attempts });
 
         let (up, down) = door.agent().await?;
-        let mut agent = Agent::new(up, down);
+        let mut agent = Agent::new(up, down, prepare::line_limits());
         let ready = timeout(AGENT_START, agent.initialize(&prepared.instructions)).await;
         let ready = ready.map_err(|_| Trouble::Slow("start the agent"))?;
         trouble::explained(&mut door, ready.map_err(Trouble::from)).await?;

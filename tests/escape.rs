@@ -160,7 +160,7 @@ fn each_tool_that_is_kept_away_is_called() -> Result {
 }
 
 /// Each call of the second filter, the argument that it looks at, and the probe that makes it.
-const SECOND: [(&str, Option<u64>, &str); 8] = [
+const SECOND: [(&str, Option<u64>, &str); 14] = [
     ("landlock_create_ruleset", None, "kernel: landlock_create_ruleset"),
     ("landlock_add_rule", None, "kernel: landlock_add_rule"),
     ("landlock_restrict_self", None, "kernel: landlock_restrict_self"),
@@ -169,6 +169,16 @@ const SECOND: [(&str, Option<u64>, &str); 8] = [
     ("personality", None, "kernel: personality"),
     ("ioctl", Some(0x5412), "kernel: typing into a terminal (TIOCSTI)"),
     ("ioctl", Some(0x541C), "kernel: a console's selection, pasted (TIOCLINUX)"),
+    ("ioctl", Some(0x5000_9401), "kernel: of the host's file system a snapshot (SNAP_CREATE)"),
+    ("ioctl", Some(0x5000_940E), "kernel: of the host's file system a volume (SUBVOL_CREATE)"),
+    ("ioctl", Some(0x5000_9417), "kernel: of the host's file system a snapshot (SNAP_CREATE_V2)"),
+    ("ioctl", Some(0x5000_9418), "kernel: of the host's file system a volume (SUBVOL_CREATE_V2)"),
+    (
+        "ioctl",
+        Some(0x4008_941A),
+        "kernel: of the host's file system a volume's flags (SUBVOL_SETFLAGS)",
+    ),
+    ("ioctl", Some(0x4080_6685), "kernel: of the host's file system a file's seal (ENABLE_VERITY)"),
 ];
 /// The first filter refuses this, too.
 const BY_BOTH: &str = "kernel: prctl loads a filter";
@@ -357,8 +367,9 @@ fn with_a_layer_broken_the_agent_is_not_started_and_the_layer_is_named() -> Resu
     // What the agent's process gives up by itself, one thing after the other and both.
     for (what, field) in [
         ("landlock", "agent: Landlock is missing"),
-        ("seccomp", "agent: the answer of the second filter is"),
-        ("1", "agent: the answer of the second filter is"),
+        ("another", "agent: the answer of the second filter is"),
+        ("seccomp", "agent: the number of filters is 1"),
+        ("1", "agent: the number of filters is 1"),
     ] {
         let before = recorder.requests().len();
         house.env("NOCLAW_TEST_UNCONFINED", what);

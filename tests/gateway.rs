@@ -6,6 +6,8 @@
 
 #[path = "gateway/bodies.rs"]
 mod bodies;
+#[path = "gateway/budgets.rs"]
+mod budgets;
 #[path = "gateway/cell.rs"]
 mod cell;
 #[path = "gateway/floods.rs"]

@@ -94,8 +94,13 @@ fn what_an_installed_document_names_is_installed() -> Result {
             assert!(folder.join(link).is_file(), "{document} names {link}");
             found += 1;
         }
+        let named = text.split('`').filter(|word| word.starts_with("data/"));
+        for data in named.filter(|word| word.ends_with(".json")) {
+            assert!(folder.join(data).is_file(), "{document} names {data}");
+            found += 1;
+        }
     }
-    assert!(found >= 3, "{found} links");
+    assert!(found >= 9, "{found} links");
     Ok(())
 }
 
@@ -104,7 +109,15 @@ fn what_an_installed_document_names_is_installed() -> Result {
 fn a_purge_names_what_setup_has_made() -> Result {
     let postrm = Path::new(env!("CARGO_MANIFEST_DIR")).join("packaging/debian/postrm");
     let text = fs::read_to_string(postrm)?;
-    for made in ["noclaw.service.d", "storage.conf", "podman.socket", "linger", "image rm"] {
+    for made in [
+        "noclaw*.d",
+        "noclaw-base",
+        ".cache/noclaw",
+        "storage.conf",
+        "podman.socket",
+        "linger",
+        "image rm",
+    ] {
         assert!(text.contains(made), "{made}");
     }
     Ok(())

@@ -128,11 +128,13 @@ fn cut_off(
     message: &str,
     is_on: impl Fn(&House) -> bool,
     cell_first: bool,
-) -> Result<serde_json::Value> {
+) -> Result<(serde_json::Value, String)> {
     let mut house = House::start(&[])?;
     let message = json!({ "message": message }).to_string();
     let run = house.post("/webhook?wait=0", &message)?.json()?;
-    until("it runs", || house.show(&run).ok().filter(|run| run["status"] == "running"))?;
+    until("it runs", || {
+        house.show(&run).ok().filter(|run| run.get("status") == Some(&json!("running")))
+    })?;
     until("it is as far as it should be", || is_on(&house).then_some(()))?;
     let [cell] = house.containers()?.try_into().map_err(|_| "not one cell")?;
     let service = house.pid().ok_or("no service")?;
@@ -154,16 +156,19 @@ fn cut_off(
     until("the service has ended", || stat().contains(") Z ").then_some(()))?;
     house.close()?;
     house.open()?;
-    let id = run["run"].as_str().ok_or("no run")?;
-    Ok(house.get(&format!("/v1/runs/{id}?wait=30"))?.json()?)
+    let id = run.get("run").and_then(serde_json::Value::as_str).ok_or("no run")?;
+    Ok((house.get(&format!("/v1/runs/{id}?wait=30"))?.json()?, house.logged()))
 }
 
 #[test]
 fn a_run_that_is_cut_off_with_its_service_is_answered_by_the_next_one() -> Result {
     for cell_first in [false, true] {
-        let run = cut_off("!sleep 3", |_| true, cell_first)?;
+        let (run, logged) = cut_off("!sleep 3", |_| true, cell_first)?;
         let expected = (&json!("answered"), &json!(2));
         assert_eq!((&run["status"], &run["attempts"]), expected, "{cell_first}: {run}");
+        let settled = logged.lines().find(|line| line.contains("settled after an interruption"));
+        let settled = settled.ok_or_else(|| format!("it was not settled: {logged}"))?;
+        assert!(settled.contains("user_id=") && settled.contains("conversation=main"), "{settled}");
     }
     Ok(())
 }
@@ -172,7 +177,7 @@ fn a_run_that_is_cut_off_with_its_service_is_answered_by_the_next_one() -> Resul
 fn one_that_has_used_a_tool_by_then_is_not_tried_again() -> Result {
     let tool = r#"!tool Bash {"command":"touch begun; sleep 60"}"#;
     let begun = |house: &House| find(&house.path("state/users"), "begun");
-    let run = cut_off(tool, begun, false)?;
+    let (run, _) = cut_off(tool, begun, false)?;
     assert_eq!((&run["status"], &run["attempts"]), (&json!("failed"), &json!(1)), "{run}");
     let error = run["error"].as_str().unwrap_or_default();
     assert!(error.starts_with("interrupted: the service stopped after"), "{error}");

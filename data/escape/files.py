@@ -140,12 +140,15 @@ def _():
             folders.clear()
             continue
         for name in names:
+            path = os.path.join(folder, name)
             try:
-                mode = os.lstat(os.path.join(folder, name)).st_mode
+                mode = os.lstat(path).st_mode
+                capable = stat.S_ISREG(mode) and "security.capability" in os.listxattr(path)
             except OSError:
                 continue
-            if stat.S_ISREG(mode) and mode & (stat.S_ISUID | stat.S_ISGID) and mode & 0o111:
-                found.append(os.path.join(folder, name))
+            raises = stat.S_ISREG(mode) and mode & (stat.S_ISUID | stat.S_ISGID) and mode & 0o111
+            if raises or capable:
+                found.append(path)
     raise Open(", ".join(found)) if found else Blocked("none")
 
 

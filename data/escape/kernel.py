@@ -58,6 +58,8 @@ GONE = {
     "seccomp": (317, 277, 0xFFFF, 0, 0),
     "personality": (135, 92, 0xFFFFFFFF),
 }
+# What every program asks.
+HERE = {"getpid": (39, 172), "getuid": (102, 174)}
 COLUMN = {"x86_64": 0, "aarch64": 1}.get(platform.machine())
 
 
@@ -83,6 +85,16 @@ def gone(name):
 
 for name in GONE:
     PROBES.append((f"kernel: {name}", gone(name)))
+
+
+@twin("calls by their numbers reach the kernel")
+def _():
+    if COLUMN is None:
+        return
+    for name, numbers in HERE.items():
+        status, said = child(lambda: answer(numbers[COLUMN]))
+        if (status, said) != (0, 0):
+            raise OSError(f"{name} by its number: status {status}, {said}")
 
 
 @probe("kernel: a new user namespace by clone")
@@ -117,6 +129,22 @@ def told_to_terminal(number):
     return run
 
 
+def told_to_file_system(number):
+    def run():
+        import fcntl
+        refused(FILTER, fcntl.ioctl, os.open("/workspace", os.O_RDONLY), number, bytearray(4096))
+    return run
+
+
+for name, number in (
+    ("a snapshot (SNAP_CREATE)", 0x50009401),
+    ("a volume (SUBVOL_CREATE)", 0x5000940E),
+    ("a snapshot (SNAP_CREATE_V2)", 0x50009417),
+    ("a volume (SUBVOL_CREATE_V2)", 0x50009418),
+    ("a volume's flags (SUBVOL_SETFLAGS)", 0x4008941A),
+    ("a file's seal (ENABLE_VERITY)", 0x40806685),
+):
+    PROBES.append((f"kernel: of the host's file system {name}", told_to_file_system(number)))
 PROBES.append(("kernel: typing into a terminal (TIOCSTI)", told_to_terminal(0x5412)))
 PROBES.append(("kernel: a console's selection, pasted (TIOCLINUX)", told_to_terminal(0x541C)))
 

@@ -16,6 +16,7 @@ use super::grants::Folders;
 use super::memory::Attachments;
 use super::ready::Ready;
 use super::trouble::Trouble;
+use crate::cell::agent::LineLimits;
 use crate::cell::door::Model;
 use crate::cell::start::{Session, StartLine};
 use crate::cell::{Cell, TRANSCRIPTS, WORKSPACE};
@@ -78,6 +79,11 @@ impl Settings {
     pub(super) const fn active_limits(&self) -> ActiveLimits {
         ActiveLimits { cells: self.limits.cells, per_user: self.limits.cells_per_user }
     }
+}
+
+/// What its agent may write.
+pub(super) fn line_limits() -> LineLimits {
+    if points::boundless() { LineLimits::NONE } else { LineLimits::default() }
 }
 
 /// A run that can begin.

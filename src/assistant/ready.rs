@@ -122,7 +122,10 @@ impl Readiness {
         }
         // An answer that comes too late for this message is there for the next one.
         let asked = tokio::spawn(Arc::clone(&self.asked).look());
-        within(PATIENCE, async { asked.await.map_err(|broken| no_podman(chain(&broken)))? }).await
+        let answer = async { asked.await.map_err(|broken| no_podman(chain(&broken)))? };
+        within(PATIENCE, answer).await.inspect_err(|problem| {
+            self.asked.missing().get_or_insert_with(|| problem.clone());
+        })
     }
 
     /// What Podman says of itself, whatever else is missing.

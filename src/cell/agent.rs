@@ -60,13 +60,34 @@ pub struct Agent {
     searched: usize,
     read: usize,
     broken: u32,
+    limits: LineLimits,
     // Lines of one message that were read together.
     waiting: std::collections::VecDeque<Line>,
 }
 
+/// What an agent may write.
+#[derive(Debug, Clone, Copy)]
+pub struct LineLimits {
+    /// Bytes of a line.
+    pub bytes: usize,
+    /// Lines that are not its protocol.
+    pub broken: u32,
+}
+
+impl LineLimits {
+    /// Anything.
+    pub const NONE: Self = Self { bytes: usize::MAX, broken: u32::MAX };
+}
+
+impl Default for LineLimits {
+    fn default() -> Self {
+        Self { bytes: AGENT_LINE_BYTES, broken: AGENT_BROKEN_LINES }
+    }
+}
+
 impl Agent {
     /// Speaks over these streams.
-    pub fn new(up: Incoming, down: mpsc::Sender<Bytes>) -> Self {
+    pub fn new(up: Incoming, down: mpsc::Sender<Bytes>, limits: LineLimits) -> Self {
         Self {
             up,
             down: Some(down),
@@ -74,6 +95,7 @@ impl Agent {
             searched: 0,
             read: 0,
             broken: 0,
+            limits,
             waiting: std::collections::VecDeque::new(),
         }
     }
@@ -150,7 +172,7 @@ impl Agent {
         let shown: String = shown.trim_end().chars().take(200).collect();
         let bytes = line.len();
         tracing::debug!(bytes, "the agent wrote a line that is not its protocol");
-        if self.broken > AGENT_BROKEN_LINES {
+        if self.broken > self.limits.broken {
             return Err(AgentError::Garbage(self.broken, shown));
         }
         Ok(())
@@ -170,8 +192,8 @@ impl Agent {
                 return Ok(line);
             }
             self.searched = self.buffer.len();
-            if self.searched > AGENT_LINE_BYTES {
-                return Err(AgentError::TooMuch { what: "a line", most: AGENT_LINE_BYTES });
+            if self.searched > self.limits.bytes {
+                return Err(AgentError::TooMuch { what: "a line", most: self.limits.bytes });
             }
             let Some(frame) = self.up.frame().await else {
                 return Err(AgentError::Ended);

@@ -12,7 +12,7 @@ use serde::Serialize;
 use self::escape::{Outcome, Probed};
 use super::serve::model::DEMO;
 use super::setup::answers::Answers;
-use super::{Ended, Failure, block_on, limit, print, print_json, read_key};
+use super::{Ended, Failure, accepted, block_on, print, print_json, read_key};
 use crate::assistant::ready;
 use crate::cell::engine::Info;
 use crate::cell::{Cells, image};
@@ -56,13 +56,7 @@ pub struct Args {
     #[arg(long, value_name = "FILE", env = "NOCLAW_API_KEY_FILE")]
     api_key_file: Option<PathBuf>,
     /// Limits to do without, as for `serve`
-    #[arg(
-        long,
-        value_name = "LIST",
-        env = "NOCLAW_ACCEPT_WITHOUT",
-        value_delimiter = ',',
-        value_parser = limit
-    )]
+    #[arg(long, value_name = "LIST", env = "NOCLAW_ACCEPT_WITHOUT", value_delimiter = ',')]
     accept_without: Vec<String>,
 }
 
@@ -186,8 +180,7 @@ async fn check(args: &Args) -> Vec<Finding> {
             findings.push(version(&info, &place.to_string()));
             findings.push(storage(&info));
             findings.push(runtime(&info.runtime));
-            let accepted: Vec<_> = args.accept_without.iter().map(String::as_str).collect();
-            findings.push(controllers(&info, &accepted));
+            findings.push(controllers(&info, &args.accept_without));
             findings.push(image(&cells).await);
         }
         Err(error) => findings.push(Finding::fail(
@@ -254,13 +247,17 @@ fn runtime(runtime: &Runtime) -> Finding {
     Finding::warn("runtime", detail, hint)
 }
 
-fn controllers(info: &Info, accepted: &[&str]) -> Finding {
+fn controllers(info: &Info, names: &[String]) -> Finding {
+    let accepted = match accepted(names) {
+        Ok(accepted) => accepted,
+        Err(failure) => return Finding::fail("cgroups", failure.message, "--accept-without=LIST"),
+    };
     let missing = ready::missing_controllers(info);
     let list: Vec<_> = missing.iter().map(|c| c.as_str()).collect();
     let list = list.join(",");
     if missing.is_empty() {
         Finding::ok("cgroups", "memory, pids and cpu can be limited")
-    } else if missing.iter().all(|controller| accepted.contains(&controller.as_str())) {
+    } else if missing.iter().all(|controller| accepted.contains(controller)) {
         let hint = "accepted by --accept-without; on a machine with systemd, delegate them instead";
         Finding::warn("cgroups", format!("no controller for {list}"), hint)
     } else {

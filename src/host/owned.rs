@@ -288,6 +288,14 @@ pub fn inode(path: &Path) -> io::Result<u64> {
     Ok(fs::metadata(path)?.ino())
 }
 
+/// Whose it is: the number of a user.
+///
+/// # Errors
+/// When that is not to be had.
+pub fn owner(path: &Path) -> io::Result<u32> {
+    Ok(fs::metadata(path)?.uid())
+}
+
 /// What is free of the file system that a path is on.
 ///
 /// # Errors

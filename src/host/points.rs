@@ -8,13 +8,13 @@
 //! | `NOCLAW_TEST_PAGES=FILE` | a connection that writes gets a database of at most as many pages as |
 //! |  | the file says (4 KiB each), as on a full disk |
 //! | `NOCLAW_TEST_UNCONFINED=1` | the process in a cell gives up nothing before it is the agent; |
-//! |  | `landlock`, `seccomp`: only this it does not |
+//! |  | `landlock`, `seccomp`: only this it does not; `another`: its second filter is another one |
 //! | `NOCLAW_TEST_AGENT=WORD,…` | `doctor --escape` starts the agent without a flag (`--tools`) or a |
 //! |  | variable (`NAME`), or with another value of it (`NAME=VALUE`) |
 //! | `NOCLAW_TEST_KEY=WORD` | the bait of `doctor --escape` has this key, which is told everywhere |
 //! | `NOCLAW_TEST_UNGATED=1` | what its cell asks goes to the model's server as it comes, with the key |
-//! | `NOCLAW_TEST_BOUNDLESS=1` | a run may ask the model without bounds, and the workspace that |
-//! |  | `doctor --escape` fills has room for all of it |
+//! | `NOCLAW_TEST_BOUNDLESS=1` | a run may ask the model without bounds, an agent writes lines of any |
+//! |  | length and kind, and the workspace that `doctor --escape` fills has room for all of it |
 //! | `NOCLAW_TEST_UNCOMPARED=1` | `doctor --escape` takes whatever is mounted in the place of something |
 //! |  | of ours for that |
 //! | `NOCLAW_TEST_CREDULOUS=1` | what an agent wrote, and the allowlist, are read by their path, |
@@ -78,14 +78,18 @@ pub fn most_pages() -> Option<u32> {
 /// the cell must hold.
 pub fn weaken(confinement: &mut Confinement) {
     let Some(asked) = asked("NOCLAW_TEST_UNCONFINED") else { return };
+    if asked == "another" {
+        // One call that nobody makes.
+        r#"{"agent": {"mismatch_action": "allow", "match_action": {"errno": 38},
+            "filter": [{"syscall": "vhangup"}]}}"#
+            .clone_into(&mut confinement.seccomp);
+        return;
+    }
     if asked != "seccomp" {
         confinement.landlock.clear();
     }
     if asked != "landlock" {
-        // One call that nobody makes: no filter at all is none that can be loaded.
-        r#"{"agent": {"mismatch_action": "allow", "match_action": {"errno": 38},
-            "filter": [{"syscall": "vhangup"}]}}"#
-            .clone_into(&mut confinement.seccomp);
+        confinement.seccomp.clear();
     }
 }
 

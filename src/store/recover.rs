@@ -37,8 +37,8 @@ pub struct Settled {
 }
 
 impl Store {
-    /// Settles all open runs, in one transaction. Returns them, oldest first. A run whose row does not read back, or says what cannot be, is left out: it
-    /// stays as it is and is told to the log.
+    /// Settles all open runs, in one transaction. Returns them, oldest first. A run whose row does
+    /// not read back, or says what cannot be, is left out: it stays as it is, and the log is told.
     ///
     /// # Errors
     /// [`Error::Recover`], [`Error::Change`], [`Error::Full`]. Then none was settled.

@@ -1,6 +1,6 @@
 //! How the service speaks with the agent: `cell::agent::Agent` on a real cell's streams.
 
-use noclaw::cell::agent::{Agent, AgentError};
+use noclaw::cell::agent::{Agent, AgentError, LineLimits};
 use noclaw::cell::stream_json::{Line, TurnResult};
 use noclaw::core::limits::AGENT_BROKEN_LINES;
 use serde_json::{Value, json};
@@ -11,7 +11,7 @@ use crate::talk::{OpenCell, Place, new_run, within};
 async fn agent(place: &Place) -> Result<(OpenCell, Agent)> {
     let run = new_run();
     let (cell, up, down) = place.open(run, &place.job(run, None)?).await?;
-    let mut agent = Agent::new(up, down);
+    let mut agent = Agent::new(up, down, LineLimits::default());
     within("the agent is ready", agent.initialize("Be brief.")).await??;
     Ok((cell, agent))
 }

@@ -100,20 +100,10 @@ pub const STAYS: &[(&str, &str)] = &[
         "no signal from inside ends the first process of a namespace",
     ),
     ("end: a daemon that ignores signals", "the kernel ends a namespace with its first process"),
-    (
-        "exhaustion: a flood of lines in the agent's place",
-        "a reader without a bound fills this machine's memory: no build has one",
-    ),
-    ("exhaustion: a line without end in the agent's place", "the same"),
     ("files: a hard link to a file that is not ours", "no link goes from one mount to another"),
-    (
-        "kernel: system calls of 32 bits",
-        "a second filter is for one processor: also the one that takes nothing away kills these",
-    ),
     ("persistence: Git's settings of the workspace", "the agent has its own Git ignore them"),
     ("persistence: files of the agent's runtime", "its runtime is built to read none"),
     ("privileges: a map of users", "a map can be written once"),
-    ("privileges: no-new-privileges", "the second filter cannot be loaded without"),
 ];
 
 /// How a line begins that is open because nothing was proved.

@@ -212,7 +212,12 @@ impl Drop for Swaps {
 #[test]
 fn a_folder_that_is_swapped_all_the_time_is_that_folder_or_in_no_cell() -> Result {
     let rounds = std::env::var("NOCLAW_RACE_ROUNDS").ok().map_or(Ok(30), |text| text.parse())?;
-    let recorder = Recorder::start(|_, _| Say::Text("answered".to_owned()))?;
+    // What the cell has is read and written there, too.
+    let command = "cat /mounts/*/file; echo written >/mounts/rw/written";
+    let recorder = Recorder::start(move |_, request| match request.results().is_empty() {
+        true => Say::Tool("Bash", json!({ "command": command })),
+        false => Say::Text("answered".to_owned()),
+    })?;
     let mut home = Home::new(&recorder.url)?;
     home.house.key("canary")?;
     home.house.env("NOCLAW_BURST", "100000");
@@ -230,7 +235,8 @@ fn a_folder_that_is_swapped_all_the_time_is_that_folder_or_in_no_cell() -> Resul
         folders.push((format!("/mounts/{name}"), json!(fs::metadata(&place)?.ino())));
         swaps.push((place, link));
     }
-    let (mut seen, mut without, mut refused) = (0, 0, 0);
+    let (mut seen, mut without, mut refused, mut read) = (0, 0, 0, 0);
+    let places = swaps.clone();
     let swaps: Vec<_> = swaps.into_iter().map(|(place, link)| Swaps::begin(place, link)).collect();
     for round in 0..rounds {
         let before = recorder.requests().len();
@@ -244,6 +250,10 @@ fn a_folder_that_is_swapped_all_the_time_is_that_folder_or_in_no_cell() -> Resul
             refused += 1;
             continue;
         }
+        let said = recorder.requests().last().map(|request| request.results().concat());
+        let said = said.ok_or("no request")?;
+        assert!(!said.contains("of other"), "round {round}: {said}");
+        read += said.matches("of r").count();
         for (place, honest) in &folders {
             match mounts.iter().find(|mount| mount["destination"] == *place) {
                 Some(mount) => {
@@ -260,6 +270,9 @@ fn a_folder_that_is_swapped_all_the_time_is_that_folder_or_in_no_cell() -> Resul
     println!(
         "{rounds} races: {seen} folders were there, {without} were not, {refused} runs refused"
     );
+    assert_eq!(read, seen, "each that was there was read");
+    let written = |place: &PathBuf| !place.is_symlink() && place.join("written").exists();
+    assert!(places.iter().any(|(place, link)| written(place) || written(link)), "none was written");
     assert!(seen > 0 && refused > 0, "there was no race: {seen}, {without}, {refused}");
     Ok(())
 }

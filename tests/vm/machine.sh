@@ -159,7 +159,7 @@ save_image() {
 make_packages() {
     local path
     packaged=()
-    for path in "$(packaging/deb.sh)" "$(NOCLAW_VERSION=99.0 packaging/deb.sh)"; do
+    for path in "$(packaging/deb.sh)" "$(NOCLAW_VERSION=99.0 NOCLAW_PACKAGES=$vm/later packaging/deb.sh)"; do
         [ -f "$path" ] || fail 70 "make deb made no package" "it says above why"
         packaged+=("$path")
     done
@@ -311,6 +311,7 @@ run_parts() { # PART…
         wait "$part" || status=$?
     done
     parts=()
+    say "vm: $SECONDS s in all"
     return "$status"
 }
 

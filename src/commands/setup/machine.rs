@@ -28,6 +28,9 @@ pub(super) const SERVICE: &str = "noclaw.service";
 const PODMAN: &str = "podman.socket";
 /// All that listens, and what it starts.
 const UNITS: [&str; 4] = ["noclaw-http.socket", SOCKET, SERVICE, "noclaw-image.service"];
+/// Where an owner's own settings of units would be (systemd/README.md).
+const OWN_DROP_INS: [&str; 4] =
+    ["noclaw.service.d", "noclaw.socket.d", "noclaw-http.socket.d", "noclaw-notice@.service.d"];
 /// A service that stops lets its runs end (TimeoutStopSec=60), then begins anew.
 const PATIENCE: Duration = Duration::from_secs(180);
 /// What is only asked is answered at once, or never.
@@ -188,7 +191,12 @@ pub(super) fn what_stays() -> Result<Vec<(&'static str, String)>, Failure> {
     if owned::read(&storage, STORAGE.len()).is_ok_and(|text| text == STORAGE.as_bytes()) {
         file("how Podman stores, for all it has", storage, "rm");
     }
-    stays.push(("the image of the cells", "podman image rm noclaw-agent".to_owned()));
+    let units = paths::user_units();
+    for own in OWN_DROP_INS {
+        file("settings of your own", units.join(own), "rm -r");
+    }
+    let image = "podman image rm noclaw-agent $(podman images --quiet noclaw-base)";
+    stays.push(("the image of the cells, and its base", image.to_owned()));
     if is("is-enabled", PODMAN)? {
         let how = format!("systemctl --user disable --now {PODMAN}");
         stays.push(("Podman's socket", how));

@@ -24,6 +24,14 @@ pub(super) fn become_user(name: &str, args: &Args) -> Ended {
         let message = format!("{name} has no home: {} is missing", user.dir.display());
         return Err(failed(message, "mkhomedir_helper NAME, or name another user"));
     }
+    if let Some(file) = &args.api_key_file
+        && owned::owner(file).is_ok_and(|owner| owner != user.uid.as_raw())
+    {
+        let (file, home) = (file.display(), user.dir.display());
+        let message = format!("the key's file {file} is not {name}'s");
+        let copy = format!("install -m 600 -o {name} {file} {home}/key");
+        return Err(failed(message, &format!("{copy}; then: --api-key-file {home}/key")));
+    }
     let mut args = args.clone();
     let stdin = hand_over(&mut args)?;
     let runtime = PathBuf::from(format!("/run/user/{}", user.uid));

@@ -250,6 +250,7 @@ impl Bait {
     fn given(&self, args: &Args, [neighbour, other]: &[PathBuf; 2]) -> serde_json::Value {
         let (front, back) = self.key.split_at(self.key.len() / 2);
         let inside = |name| self.inside(name);
+        let own = |name| paths::runtime().join(name);
         let scratch = self.start.cell.scratch().map(|(mount, kib)| (&mount.at, kib / 1024));
         json!({
             "key": [front, back],
@@ -259,7 +260,7 @@ impl Bait {
             "port": self.port,
             "resolver": self.resolver,
             "abstract": self.abstract_name,
-            "sockets": [args.podman.clone(), paths::socket()],
+            "sockets": [args.podman.clone(), paths::socket(), own("bus"), own("systemd/private")],
             "host_files": [inside("key"), inside("instance"), inside("lock")],
             "host_folders": [neighbour, args.state.clone(), paths::config()],
             "other_conversation": other,

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use super::{Probed, opened};
 use crate::cell::Cell;
-use crate::cell::agent::Agent;
+use crate::cell::agent::{Agent, LineLimits};
 use crate::cell::door::{Door, Model};
 use crate::cell::stream_json::Line;
 use crate::core::plan::CellPlan;
@@ -101,7 +101,7 @@ impl Talk {
     ) -> Result<Self, String> {
         let opened = opened(cell, job, model, plan).await.map_err(|failure| failure.message)?;
         let (preflight, door, up, down) = opened;
-        let mut agent = Agent::new(up, down);
+        let mut agent = Agent::new(up, down, LineLimits::default());
         agent.initialize("").await.map_err(|error| chain(&error))?;
         Ok(Self { preflight, door, agent })
     }
