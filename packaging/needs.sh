@@ -26,6 +26,7 @@ systemd-analyze systemd            systemd          hands sockets to the service
 git             git                git              keeps the source
 ca-roots        ca-certificates    ca-certificates  TLS to the model
 zones           tzdata             tzdata           time zones of users
+script          bsdutils           util-linux-script gives a test a terminal
 '
 [ "${1:-}" != --checks ] || needs+='
 shellcheck      shellcheck         ShellCheck       checks these scripts

@@ -55,6 +55,30 @@ fn an_image_goes_to_another_machine_as_an_archive() -> Result {
     Ok(())
 }
 
+/// A recipe that is none, at a terminal.
+#[test]
+fn a_build_shows_a_bar_and_what_went_wrong() -> Result {
+    let dir = tempfile::tempdir()?;
+    let recipe = concat!(env!("CARGO_MANIFEST_DIR"), "/containerfiles");
+    for file in ["Containerfile", "agent-requirements.txt", "packages.txt", "base.sh", "build.sh"] {
+        fs::copy(Path::new(recipe).join(file), dir.path().join(file))?;
+    }
+    let script = "#!/bin/sh\necho step 1/2 one\necho a detail >&2\necho step 2/2 two\nexit 7\n";
+    fs::write(dir.path().join("build.sh"), script)?;
+    let build = format!("{NOCLAW} image build --containerfiles {}", text(dir.path())?);
+    let mut command = Command::new("script");
+    command.args(["--quiet", "--return", "--command", &build, "/dev/null"]);
+    let output = command.env("NOCLAW_PODMAN", ground("NOCLAW_PODMAN")?).output()?;
+    let said = told(&output);
+    for word in
+        ["step 1/2 one", "making the image [", "]  50 %", "a detail", "the image was not built"]
+    {
+        assert!(said.contains(word), "{word}: {said}");
+    }
+    assert_eq!(output.status.code(), Some(70), "{said}");
+    Ok(())
+}
+
 #[test]
 fn what_is_no_image_of_ours_does_not_take_the_place_of_the_one_that_serves() -> Result {
     let (ours, theirs) = (OtherPodman::with_the_real_agent()?, OtherPodman::with_agent("")?);

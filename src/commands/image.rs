@@ -6,6 +6,7 @@
 //! comes as an archive (`archive.rs`), and must pass the same.
 
 mod archive;
+mod building;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command as Process, Stdio};
@@ -102,14 +103,13 @@ fn build(args: &Build) -> Ended {
         eprintln!("the image is up to date: agent {}", image.agent);
         return Ok(ExitStatus::Ok);
     }
-    // Its progress goes to standard error as it comes; so does what podman says.
-    let status = Process::new(places.containerfiles.join("build.sh"))
-        .arg(CANDIDATE)
-        .env("NOCLAW_PODMAN", &places.at.podman)
-        .env("NOCLAW_RECIPE", &recipe)
-        .stdin(Stdio::null())
-        .stdout(std::io::stderr())
-        .status();
+    let status = building::run(
+        Process::new(places.containerfiles.join("build.sh"))
+            .arg(CANDIDATE)
+            .env("NOCLAW_PODMAN", &places.at.podman)
+            .env("NOCLAW_RECIPE", &recipe)
+            .stdin(Stdio::null()),
+    );
     let status = status.map_err(|error| {
         let message = format!("the recipe's build.sh cannot be started: {error}");
         Failure::new(ExitStatus::Config, message)

@@ -45,8 +45,7 @@ impl<R, W: Write> Progress<R, W> {
         let told = format!("{at:>3} %  {read} of {total} MB");
         // What nobody can see stops nothing.
         if self.is_terminal {
-            let full = (at * WIDTH / 100) as usize;
-            let bar = format!("{}{}", "#".repeat(full), ".".repeat(WIDTH as usize - full));
+            let bar = bar(at);
             let end = if percent == 100 { "\n" } else { "" };
             write!(self.to, "\r{what} [{bar}] {told}{end}").ok();
         } else {
@@ -54,6 +53,12 @@ impl<R, W: Write> Progress<R, W> {
         }
         self.to.flush().ok();
     }
+}
+
+/// A bar that is full at 100.
+pub(super) fn bar(percent: u64) -> String {
+    let full = (percent.min(100) * WIDTH / 100) as usize;
+    format!("{}{}", "#".repeat(full), ".".repeat(WIDTH as usize - full))
 }
 
 impl<R: Read, W: Write> Read for Progress<R, W> {
