@@ -356,12 +356,16 @@ sender() { # NUMBER
     done
 }
 
-# Connects again and again; prints what the service was then, and curl's status.
+# Connects again and again; prints what the service was then, and curl's status. One that another
+# service answers than was there before has waited for it.
 knock() { # FILE: until there is one
-    local state
+    local state before status
     until [ -e "$1" ]; do
+        before=$(property alice InvocationID)
         state=$(property alice ActiveState)
-        echo "$state $(status_of alice alice /healthz)"
+        status=$(status_of alice alice /healthz)
+        [ "$before" = "$(property alice InvocationID)" ] || state=anew
+        echo "$state $status"
     done
 }
 
