@@ -41,7 +41,8 @@ impl Running {
         self.words.lock().await
     }
 
-    /// Whether there are any; of a worker that has ended: that it has not brought to their end.
+    /// Whether there are any. Once nothing answers any more, these are what was not brought to its
+    /// end.
     pub async fn are_any(&self) -> bool {
         !self.lock().await.is_empty()
     }

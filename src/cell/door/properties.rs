@@ -196,6 +196,32 @@ async fn say(client: &mut Client, said: &Said) -> hyper::Result<Response<Incomin
     answer.expect("it waits for ever")
 }
 
+/// As when somebody ends a cell that is just speaking.
+#[tokio::test]
+async fn a_word_that_breaks_off_is_a_door_that_is_lost_and_no_breach() {
+    let (cell, streams) = attached();
+    let (model, _told) = told();
+    let host = tokio::spawn(host(Door::open(streams, &job(), model)));
+    let speaks = handshake(TokioExecutor::new(), TokioIo::new(cell)).await.expect("a handshake");
+    let (mut client, connection) = speaks;
+    let connection = tokio::spawn(connection);
+    let [hello, preflight, ..] = honest();
+    for (said, breaks_off) in [(hello, false), (preflight, true)] {
+        let piece = Ok(Frame::data(Bytes::from(said.body)));
+        let end = breaks_off.then(|| Err(std::io::Error::other("it is ended")));
+        let body =
+            StreamBody::new(futures_util::stream::iter([Some(piece), end].into_iter().flatten()));
+        let request = Request::post(format!("http://cell{}", said.path)).body(body);
+        let answer = client.send_request(request.expect("a request")).await;
+        assert_eq!(answer.is_err(), breaks_off, "{answer:?}");
+    }
+    drop(client);
+    connection.abort();
+    let host = tokio::time::timeout(LONG, host).await.expect("it waits for ever");
+    let (turn, error) = host.expect("it panicked");
+    assert!(turn == 1 && matches!(error, Some(DoorError::Lost { .. })), "{turn}: {error:?}");
+}
+
 async fn tell(words: &[Said]) -> (usize, Option<DoorError>) {
     let (cell, streams) = attached();
     let (model, _told) = told();
